@@ -1,0 +1,144 @@
+"""All stages of a recipe in order, each in its own `accelerate launch`, then evaluation and report.
+
+A process a stage: memory and vLLM start clean. What is complete is not run again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from align import folder, recipe
+from align.cli import Run, fail, parse
+from align.config import Stage
+from align.locate import MissingError, locate
+from align.recipe import Recipe
+
+SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+ACCELERATE = Path(__file__).resolve().parent.parent / "recipes" / "accelerate"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ChainRun(Run):
+    """Which recipe, and how its stages are launched."""
+
+    accelerate: Path | None = None
+    """An accelerate configuration, e.g. recipes/accelerate/ddp.yaml; default: one process without
+    CUDA, accelerate's own choice with it."""
+    report_to: str = "none"
+    """A tracker for every stage: tensorboard, wandb or trackio."""
+    check: bool = False
+    """Validate every stage that can be validated yet, and stop."""
+
+
+def main(doc: str) -> None:
+    """Parse, then run what is left to run."""
+    run, config = parse(ChainRun, lambda run: _as_config(recipe.load(run.recipe)), doc=doc)
+    found = recipe.load(run.recipe)
+    stages = tuple(getattr(config, _field(stage.name)) for stage in found.stages)
+    overridden = _overrides([_field(stage.name) for stage in found.stages] + ["evaluation"])
+    try:
+        locate(stages[0].model, run.folder, recipe=run.recipe)
+    except MissingError as error:
+        fail(str(error))
+    folder.write_recipe(run.folder, found)
+    for stage in stages:
+        _run_stage(stage, run, overridden[_field(stage.name)])
+        if found.evaluation is not None and not run.check:
+            _evaluate(f"@{stage.name}", run, overridden["evaluation"])
+    if not run.check:
+        _report(run)
+
+
+def _as_config(found: Recipe) -> Any:
+    """A dataclass with one field a stage, so that `--grpo.steps 3` is an override."""
+    fields: list[Any] = [
+        (_field(stage.name), Annotated[type(stage), tyro.conf.arg(name=stage.name)])
+        for stage in found.stages
+    ]
+    values = {_field(stage.name): stage for stage in found.stages}
+    if found.evaluation is not None:
+        fields.append(("evaluation", type(found.evaluation)))
+        values["evaluation"] = found.evaluation
+    return dataclasses.make_dataclass("Stages", fields, frozen=True)(**values)
+
+
+def _field(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _overrides(names: list[str]) -> dict[str, list[str]]:
+    """The flags meant for each stage, as its own script takes them."""
+    found: dict[str, list[str]] = {name: [] for name in names}
+    target: list[str] | None = None
+    for arg in sys.argv[1:]:
+        if arg.startswith("--"):
+            head, dot, rest = arg[2:].partition(".")
+            target = found.get(_field(head)) if dot else None
+            if target is not None:
+                target.append("--" + rest)
+        elif target is not None:
+            target.append(arg)
+    return found
+
+
+def _run_stage(stage: Stage, run: ChainRun, overrides: list[str]) -> None:
+    if folder.is_done(run.folder / stage.name) and not run.check:
+        print(f"{run.folder / stage.name} is complete, reused", flush=True)
+        return
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", *_launcher(run)]
+    command += [str(SCRIPTS / f"{stage.kind}.py"), *_common(run), "--stage", stage.name]
+    command += ["--report-to", run.report_to, "--check" if run.check else "--resume", *overrides]
+    _call(command)
+
+
+def _launcher(run: ChainRun) -> list[str]:
+    if run.accelerate is not None:
+        return ["--config_file", str(run.accelerate)]
+    return [] if _has_cuda() else ["--config_file", str(ACCELERATE / "cpu.yaml")]
+
+
+def _has_cuda() -> bool:
+    """Without importing torch, which takes seconds."""
+    return Path("/proc/driver/nvidia/version").exists() or "CUDA_VISIBLE_DEVICES" in os.environ
+
+
+def _evaluate(model: str, run: ChainRun, overrides: list[str]) -> None:
+    label = model.lstrip("@")
+    if (run.folder / "evaluations" / f"{label}.json").is_file():
+        return
+    command = [sys.executable, str(SCRIPTS / "evaluate.py"), *_common(run)]
+    _call([*command, "--model", model, "--label", label, *overrides])
+
+
+def _report(run: ChainRun) -> None:
+    from align import report
+
+    page = report.write(run.folder)
+    print(report.table(run.folder))
+    print(f"report: {page}")
+
+
+def _common(run: ChainRun) -> list[str]:
+    return ["--recipe", run.recipe, "--out", str(run.folder)]
+
+
+def _call(command: list[str]) -> None:
+    """Run to the end, passing SIGTERM on; end with the child's own exit code if it fails."""
+    child = subprocess.Popen(command)
+    previous = signal.signal(signal.SIGTERM, lambda *_: child.send_signal(signal.SIGTERM))
+    try:
+        code = child.wait()
+    except KeyboardInterrupt:
+        code = child.wait()  # the terminal has told the child already
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    if code:
+        raise SystemExit(code if code > 0 else 128 - code)

@@ -1,0 +1,146 @@
+"""Checkpoints that are whole or absent, and the logs that stay in step with them.
+
+A checkpoint is a folder `step-000012` that is written under another name, synced and renamed; its
+manifest holds the size and sha256 of every file and how long the append-only logs were. Resuming
+takes the newest folder whose files match its manifest and cuts the logs back to those lengths, so
+that they have neither gap nor duplicate. Optimizer moments and weights are float32 tensors read
+with `weights_only=True`; no random state is kept, because every step seeds its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+log = logging.getLogger(__name__)
+STATE, MANIFEST = "state.pt", "manifest.json"
+
+
+class CheckpointError(RuntimeError):
+    """Checkpoints that cannot be resumed from; the message says which, why, and what to do."""
+
+
+class Log:
+    """An append-only JSON-lines file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("ab")
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        # A sampled text may hold a lone surrogate, which UTF-8 has no bytes for.
+        self._file.write(text.encode("utf-8", "replace"))
+        self._file.flush()
+
+    def length(self) -> int:
+        """Bytes that are safely on disk."""
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def cut(self, length: int) -> None:
+        """Forget what was written after `length` bytes."""
+        if self._file.tell() < length:
+            raise CheckpointError(
+                f"{self.path} is shorter than the checkpoint remembers ({self._file.tell()} of "
+                f"{length} bytes): it was changed by hand; start again in another --out"
+            )
+        self._file.truncate(length)
+        self._file.seek(length)
+
+
+class Checkpoints:
+    """The folder of one stage's checkpoints."""
+
+    def __init__(self, folder: Path, *, keep: int) -> None:
+        self.folder = folder
+        self.keep = keep
+
+    def save(self, step: int, state: Mapping[str, Any], about: Mapping[str, Any]) -> Path:
+        """Write `state` (tensors and plain values) and `about` (JSON), then drop old checkpoints."""
+        final = self.folder / f"step-{step:06d}"
+        partial = self.folder / f".step-{step:06d}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        with (partial / STATE).open("wb") as file:
+            torch.save(dict(state), file)
+            _sync(file.fileno())
+        manifest = {"step": step, "files": {STATE: _fingerprint(partial / STATE)}, **about}
+        with (partial / MANIFEST).open("w") as file:
+            json.dump(manifest, file, indent=1)
+            file.flush()
+            _sync(file.fileno())
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+        _sync_folder(self.folder)
+        for old in self._folders()[: -max(1, self.keep)]:
+            shutil.rmtree(old)
+        return final
+
+    def newest(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """(state, manifest) of the newest whole checkpoint, None if there has been none.
+
+        Raises CheckpointError if there are checkpoints and every one of them is damaged.
+        """
+        folders = self._folders()
+        for folder in reversed(folders):
+            problem = _damage(folder)
+            if problem is None:
+                manifest = json.loads((folder / MANIFEST).read_text())
+                state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+                return state, manifest
+            log.warning("passing over the checkpoint %s: %s", folder, problem)
+        if folders:
+            raise CheckpointError(
+                f"every checkpoint in {self.folder} is damaged ({_damage(folders[-1])}); delete "
+                "the stage's folder to start it again"
+            )
+        return None
+
+    def _folders(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*"))
+
+
+def _damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, None if nothing is."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text())["files"]
+    except (OSError, ValueError, KeyError) as error:
+        return f"{MANIFEST} cannot be read ({type(error).__name__})"
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != expected["bytes"]:
+            return f"{name} has {path.stat().st_size} bytes instead of {expected['bytes']}"
+        if _fingerprint(path) != expected:
+            return f"{name} was altered (its sha256 does not match)"
+    return None
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {
+            "bytes": path.stat().st_size,
+            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+        }
+
+
+def _sync(descriptor: int) -> None:
+    os.fsync(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

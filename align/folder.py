@@ -1,0 +1,75 @@
+"""The files of a run folder: what a stage writes around its training.
+
+OUT/recipe.json                    the recipe's name and stages
+OUT/STAGE/config.json              the resolved configuration
+OUT/STAGE/metrics.jsonl, samples.jsonl, checkpoints/
+OUT/STAGE/model/                   the result, in Hugging Face layout
+OUT/STAGE/done.json                written last: steps and the weights' hash
+OUT/evaluations/LABEL.json(l), OUT/report.html
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from align.recipe import Recipe
+
+
+class FolderError(RuntimeError):
+    """A run folder that cannot be used as asked; the message says what to type instead."""
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    partial.replace(path)
+
+
+def write_recipe(out: Path, recipe: Recipe) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    stages = [stage.name for stage in recipe.stages]
+    write_json(out / "recipe.json", {"recipe": recipe.name, "stages": stages})
+
+
+def is_done(stage: Path) -> bool:
+    return (stage / "done.json").is_file()
+
+
+def prepare(stage: Path, *, resume: bool) -> None:
+    """Make the stage's folder, or refuse one that holds a run which was not to be resumed."""
+    if not resume and (stage / "metrics.jsonl").exists():
+        raise FolderError(
+            f"{stage} already holds a run: add --resume to continue it, choose another folder with "
+            f"--out, or delete it"
+        )
+    stage.mkdir(parents=True, exist_ok=True)
+
+
+def export(stage: Path, save: Callable[[Path], None], about: Callable[[Path], Any]) -> None:
+    """Write the model and then done.json; a kill on the way leaves neither."""
+    partial, final = stage / ".model.partial", stage / "model"
+    shutil.rmtree(partial, ignore_errors=True)
+    save(partial)
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    write_json(stage / "done.json", about(final))
+
+
+def described(value: Any) -> Any:
+    """A configuration as JSON: dataclasses as their fields with their type, objects by name."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: described(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"kind": getattr(value, "kind", type(value).__name__)} | fields
+    if isinstance(value, dict):
+        return {str(key): described(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [described(item) for item in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return getattr(value, "__name__", str(value))

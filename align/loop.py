@@ -1,0 +1,279 @@
+"""The one loop: collect, backward, guard, step, log, save. Every training stage runs in it.
+
+A stage brings two functions. `collect(step)` returns the packs of the step's optimizer steps, cut
+into minibatches, each trained token with its share of the mean (column `weight`, from counts over
+all ranks), and `loss(pack)` returns a scalar that only has to be added up, with metrics as sums
+over the pack's tokens. Because the loss is a sum with global weights, the gradient does not depend
+on how tokens fall into packs, minibatches' micro-batches or ranks.
+
+Nothing random survives a step: each seeds its own generators from (seed, step, rank). So a
+checkpoint between two steps is all that a resumed run needs to be bit-identical.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from accelerate.utils import gather_object, set_seed
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_state_dict,
+)
+
+from align.checkpoint import Checkpoints, Log
+from align.config import Stage as StageConfig
+from align.optim import learning_rate
+from align.packing import Completion, Group, Pack, pack
+from align.preempt import Preempted, Preemption
+from align.progress import Progress
+from align.rollout import seed_of
+
+
+@dataclass(kw_only=True)
+class Batch:
+    """What one step trains on: minibatches of packs, this process's share of each.
+
+    columns: names of the packs' columns. metrics: figures of the collection, equal on all ranks.
+    samples: this process's rows for samples.jsonl. passes: how often the minibatches are gone
+    through.
+    """
+
+    minibatches: list[list[Pack]]
+    columns: tuple[str, ...]
+    metrics: dict[str, float] = field(default_factory=dict)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    passes: int = 1
+
+
+class Stage(Protocol):
+    """What the loop drives; see `align.stages` for the real ones."""
+
+    steps: int
+    """Steps of the whole run."""
+    optimizer_steps: int
+    """Optimizer steps a step, at most: the learning-rate schedule counts them."""
+
+    def collect(self, step: int) -> Batch: ...
+
+    def loss(self, pack: Pack) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+    def state(self) -> dict[str, Any]:
+        """Plain values that the next `collect` depends on."""
+
+    def load_state(self, state: dict[str, Any]) -> None: ...
+
+
+class NonFiniteError(RuntimeError):
+    """A loss or gradient that is not a number; nothing was changed by it."""
+
+
+class Loop:
+    """Trains `policy` through `stage`; policy and optimizer come prepared by `accelerator`."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        config: StageConfig,
+        *,
+        policy: nn.Module,
+        optimizer: AcceleratedOptimizer,
+        accelerator: Accelerator,
+        folder: Path,
+    ) -> None:
+        self.stage = stage
+        self.config = config
+        self.policy = policy
+        self.accelerator = accelerator
+        self.preemption = Preemption()
+        self.optimizer = optimizer
+        self.checkpoints = Checkpoints(folder / "checkpoints", keep=config.checkpoints.keep)
+        self.optimizer_step = 0
+        self.logs: dict[str, Log] = {}
+        if accelerator.is_main_process:
+            self.logs = {name: Log(folder / f"{name}.jsonl") for name in ("metrics", "samples")}
+        self.progress = Progress(stage.steps, enabled=accelerator.is_main_process)
+
+    def run(self, *, resume: bool) -> bool:
+        """All steps that are left. Returns False if SIGTERM ended it early, after a checkpoint."""
+        done = self._restore() if resume else 0
+        self.progress.start(done)
+        for step in range(done + 1, self.stage.steps + 1):
+            set_seed(seed_of(self.config.seed, "step", step) % 2**32, device_specific=True)
+            state = self.stage.state()
+            try:
+                # Ranks would part ways here: with several, SIGTERM waits for the step's end.
+                with nullcontext() if self._many() else self.preemption.interruptible():
+                    begun = time.perf_counter()
+                    batch = self.stage.collect(step)
+            except Preempted:
+                self._save(step - 1, state)
+                return False
+            metrics = batch.metrics | self._train(batch)
+            metrics["seconds/total"] = time.perf_counter() - begun
+            self._log(step, metrics, batch.samples)
+            every = self.config.checkpoints.every
+            last = step == self.stage.steps
+            if self._preempted() or (every and step % every == 0 and not last):
+                self._save(step, self.stage.state())
+                if self.preemption.asked:
+                    return last
+        return True
+
+    def _train(self, batch: Batch) -> dict[str, float]:
+        """Every optimizer step of a batch. Metrics are means a trained token over all of them."""
+        begun = time.perf_counter()
+        self.policy.train()
+        sums: dict[str, float] = {}
+        losses, norms, lr = [], [], 0.0
+        for _ in range(batch.passes):
+            for packs in batch.minibatches:
+                lr = self._lr()
+                loss, norm, metrics = self._optimizer_step(packs, batch.columns)
+                losses.append(loss)
+                norms.append(norm)
+                for name, value in metrics.items():
+                    sums[name] = sums.get(name, 0.0) + value
+        tokens = sums.pop("tokens")
+        means = {name: value / max(tokens, 1.0) for name, value in sums.items()}
+        return means | {
+            "loss": sum(losses) / len(losses),
+            "grad_norm": max(norms),
+            "lr": lr,
+            "tokens": tokens,
+            "seconds/train": time.perf_counter() - begun,
+        }
+
+    def _optimizer_step(
+        self, packs: list[Pack], columns: tuple[str, ...]
+    ) -> tuple[float, float, dict[str, float]]:
+        """Backward through every pack, then one step of the optimizer."""
+        lr = self._lr()
+        most = max(gather_object([len(packs)])) if self._many() else len(packs)
+        # Collective operations count on every rank doing the same number of backward passes.
+        packs = packs + [_filler(columns)] * (most - len(packs))
+        names: dict[str, Tensor] = {}
+        total = torch.zeros((), device=self.accelerator.device)
+        for i, one in enumerate(packs):
+            one = one.to(self.accelerator.device)
+            synced = i == len(packs) - 1
+            with nullcontext() if synced else self.accelerator.no_sync(self.policy):
+                loss, metrics = self.stage.loss(one)
+                # Data parallelism averages over ranks what is meant to be added.
+                self.accelerator.backward(loss * self.accelerator.num_processes)
+            total += loss.detach()
+            metrics["tokens"] = torch.tensor(float(len(one.target)), device=total.device)
+            for name, value in metrics.items():
+                names[name] = names.get(name, 0.0) + value.detach()
+        self.optimizer_step += 1
+        if not packs:  # nothing to learn anywhere: moments alone would move the weights
+            return 0.0, 0.0, {"tokens": 0.0}
+        sums = self._sum({"loss": total, **names})
+        norm = self._guarded_norm(sums["loss"])
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return sums.pop("loss"), norm, sums
+
+    def _guarded_norm(self, loss: float) -> float:
+        """Clip the gradient and return its norm; refuse to step on a number that is none."""
+        clipped = self.accelerator.clip_grad_norm_(
+            self.policy.parameters(), self.config.optim.max_grad_norm
+        )
+        norm = float(clipped)
+        if math.isfinite(loss) and math.isfinite(norm):
+            return norm
+        raise NonFiniteError(
+            f"optimizer step {self.optimizer_step}: loss {loss}, gradient norm {norm}; the weights "
+            "are as they were. Lower --optim.lr, or look at the last rows of samples.jsonl"
+        )
+
+    def _lr(self) -> float:
+        total = self.stage.steps * self.stage.optimizer_steps
+        return learning_rate(self.config.optim, self.optimizer_step, total)
+
+    def _sum(self, values: dict[str, Tensor]) -> dict[str, float]:
+        """Sums over ranks, in one reduction."""
+        stacked = torch.stack(
+            [value.float().to(self.accelerator.device) for value in values.values()]
+        )
+        summed = self.accelerator.reduce(stacked, reduction="sum").tolist()
+        return dict(zip(values, summed, strict=True))
+
+    def _many(self) -> bool:
+        return self.accelerator.num_processes > 1
+
+    def _preempted(self) -> bool:
+        """Whether any rank got SIGTERM."""
+        if self._many():
+            self.preemption.asked = any(gather_object([self.preemption.asked]))
+        return self.preemption.asked
+
+    def _log(self, step: int, metrics: dict[str, float], samples: list[dict[str, Any]]) -> None:
+        row = {"step": step, "steps": self.stage.steps, "time": round(time.time(), 3)} | metrics
+        rows = gather_object(samples) if self._many() else samples
+        if self.logs:
+            self.logs["metrics"].write([row])
+            self.logs["samples"].write([{"step": step} | sample for sample in rows])
+        self.progress.step(step, row)
+        self.accelerator.log(metrics, step=step)
+
+    def _save(self, step: int, stage_state: dict[str, Any]) -> None:
+        model, optimizer = get_state_dict(
+            self.policy, self.optimizer.optimizer, options=self._options()
+        )
+        if self.accelerator.is_main_process:
+            self.checkpoints.save(
+                step,
+                {"model": model, "optimizer": optimizer},
+                {
+                    "stage": stage_state,
+                    "optimizer_step": self.optimizer_step,
+                    "logs": {name: log.length() for name, log in self.logs.items()},
+                },
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _restore(self) -> int:
+        """Load the newest whole checkpoint; returns the step it was taken after, 0 for none."""
+        found = self.checkpoints.newest()
+        lengths = found[1]["logs"] if found else {"metrics": 0, "samples": 0}
+        for name, log in self.logs.items():
+            log.cut(lengths[name])
+        if found is None:
+            return 0
+        state, manifest = found
+        set_state_dict(
+            self.policy,
+            self.optimizer.optimizer,
+            model_state_dict=state["model"],
+            optim_state_dict=state["optimizer"],
+            options=self._options(),
+        )
+        self.stage.load_state(manifest["stage"])
+        self.optimizer_step = manifest["optimizer_step"]
+        return manifest["step"]
+
+    def _options(self) -> StateDictOptions:
+        return StateDictOptions(
+            full_state_dict=True,
+            cpu_offload=self._many(),
+            ignore_frozen_params=True,
+            strict=False,
+        )
+
+
+def _filler(columns: tuple[str, ...]) -> Pack:
+    """A pack that weighs nothing, for a rank that has fewer than the others."""
+    completion = Completion(ids=[0], columns=dict.fromkeys(columns, 0.0))
+    return pack([Group(prompt=[0], completions=[completion])], token_budget=2)[0]

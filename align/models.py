@@ -1,0 +1,282 @@
+"""Models: made ready on disk, loaded as a policy or a frozen reference, saved in Hugging Face layout.
+
+The policy is a module whose forward takes a pack and returns one log-probability and one entropy a
+trained token. It calls the backbone and the head apart, so that logits exist only where a
+log-probability is wanted, and a token that several completions continue is computed once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from align.config import Lora
+from align.locate import Located
+from align.logprobs import logit_transform, logprobs
+from align.packing import Completion, Group, Pack, pack
+
+log = logging.getLogger(__name__)
+PROBE_TOLERANCE = 2e-3  # nats in float32; a wrong mask is off by tenths
+
+
+def cache_folder() -> Path:
+    """Where models that had to be made (GGUF, random weights) are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "align" / "models"
+
+
+def ready(located: Located) -> str:
+    """A folder or hub id that `from_pretrained` and vLLM load; converts GGUF and draws random weights."""
+    if located.kind in ("folder", "hub"):
+        return located.path
+    source = Path(located.path)
+    stamp = source if source.is_file() else source / "config.json"
+    key = f"{stamp.resolve()}:{stamp.stat().st_size}:{stamp.stat().st_mtime_ns}"
+    folder = cache_folder() / f"{source.stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    if not (folder / "config.json").is_file():
+        partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+        log.info("making %s from %s (once)", folder, source)
+        _convert_gguf(source, partial) if located.kind == "gguf" else _draw(source, partial)
+        try:
+            partial.rename(folder)
+        except OSError:  # another process was first
+            shutil.rmtree(partial)
+    return str(folder)
+
+
+def _convert_gguf(file: Path, folder: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype="float32")
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    # The weights are plain float32 now, but the loader still calls the model quantized.
+    model.hf_quantizer = None
+    del model.config.quantization_config
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _draw(source: Path, folder: Path) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(
+            AutoConfig.from_pretrained(source), dtype=torch.float32
+        )
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+
+
+def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"the tokenizer of {path} has no end token; nothing would stop a completion"
+        )
+    return tokenizer
+
+
+def load_causal_lm(
+    path: str, *, device: torch.device | str, trust_remote_code: bool = False
+) -> PreTrainedModel:
+    """Float32 weights (autocast computes in bf16), SDPA on a CPU, FlexAttention on CUDA."""
+    on_cuda = torch.device(device).type == "cuda"
+    attention = "flex_attention" if on_cuda else "sdpa"
+    options: dict[str, Any] = dict(
+        dtype=torch.float32, trust_remote_code=trust_remote_code, use_safetensors=True
+    )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path, attn_implementation=attention, **options)
+    except (ValueError, ImportError) as error:
+        log.warning("%s does not take %s attention (%s); using its default", path, attention, error)
+        model = AutoModelForCausalLM.from_pretrained(path, **options)
+    return model.to(device)
+
+
+class Policy(nn.Module):
+    """A causal language model that scores packs."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        temperature: float = 1.0,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.temperature = temperature
+        self.autocast = autocast
+        self.scale, self.softcap = logit_transform(model.config)
+
+    def forward(self, pack: Pack) -> tuple[Tensor, Tensor]:
+        """Log-probability of each trained token and the entropy there: two float32 Tensors [C]."""
+        with precision(pack.input_ids.device, self.autocast):
+            hidden = self.model.base_model(
+                input_ids=pack.input_ids,
+                position_ids=pack.position_ids,
+                attention_mask=_mask(pack, self.model),
+                use_cache=False,
+            ).last_hidden_state
+            return logprobs(
+                # Not hidden[...]: the gradient of that adds atomically, in no fixed order.
+                hidden.flatten(0, 1).index_select(0, pack.predictor),
+                self.model.get_output_embeddings(),
+                pack.target,
+                temperature=self.temperature,
+                scale=self.scale,
+                softcap=self.softcap,
+            )
+
+
+def precision(
+    device: torch.device | str, autocast: torch.dtype | None
+) -> AbstractContextManager[object]:
+    """Autocast to that type, or nothing for None."""
+    if autocast is None:
+        return nullcontext()
+    return torch.autocast(torch.device(device).type, autocast)
+
+
+def _mask(pack: Pack, model: PreTrainedModel) -> Any:
+    """The pack's mask in the form the model's attention takes."""
+    if pack.padded:
+        return pack.attention_mask()
+    if model.config._attn_implementation == "flex_attention":
+        return _block_mask(pack)
+    allowed = pack.attention_mask()
+    device = pack.input_ids.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else model.dtype
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(
+        ~allowed, torch.finfo(dtype).min
+    )
+
+
+def _block_mask(pack: Pack) -> Any:
+    """The same rule as `Pack.attention_mask`, for FlexAttention, which skips blocks that are empty."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    segment, prompt = pack.segment, pack.prompt
+    rows, width = segment.shape
+
+    def allowed(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        mine = segment[row, query] == segment[row, key]
+        return ((prompt[row, query] == segment[row, key]) | mine) & (query >= key)
+
+    return create_block_mask(allowed, rows, None, width, width, device=segment.device)
+
+
+@torch.no_grad()
+def why_not_packed(policy: Policy) -> str | None:
+    """None if this model gives packed sequences the log-probs of separate ones, else the reason.
+
+    Tried out rather than looked up: sliding windows, recurrent layers, learned absolute positions
+    and whatever comes next all show in the figures.
+    """
+    ids = [(7 * i + 3) % (policy.model.config.get_text_config().vocab_size - 1) for i in range(24)]
+    group = Group(
+        prompt=ids[:9], completions=[Completion(ids=ids[9:14]), Completion(ids=ids[14:24])]
+    )
+    device = next(policy.parameters()).device
+    was_training, autocast = policy.training, policy.autocast
+    policy.eval()
+    policy.autocast = None
+    try:
+        packed = policy(pack([group], token_budget=64)[0].to(device))[0]
+        rows = pack([group], token_budget=1, padded=True)  # longest first, one row each
+        separate = [policy(row.to(device))[0] for row in rows]
+    except (ValueError, RuntimeError, TypeError, NotImplementedError) as error:
+        return f"its attention does not take the mask ({type(error).__name__}: {error})"
+    finally:
+        policy.train(was_training)
+        policy.autocast = autocast
+    gap = (packed - torch.cat(separate[::-1])).abs().max().item()
+    return None if gap < PROBE_TOLERANCE else f"packed log-probs differ by {gap:.3g} nats"
+
+
+def add_lora(model: PreTrainedModel, lora: Lora) -> None:
+    """Insert adapters in place; only they train afterwards."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    target: Any = lora.target if lora.target == "all-linear" else lora.target.split(",")
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=target,
+        task_type="CAUSAL_LM",
+    )
+    inject_adapter_in_model(config, model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+
+
+@contextmanager
+def adapters_off(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, the model is the one that the adapters were added to: the reference, for free."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+def merged_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    """(name, tensor) of every weight, adapters added in, tied ones under each of their names.
+
+    Merged out of place: adding an adapter and taking it away again would leave rounding behind.
+    vLLM keeps its own head, so a tied head that is left out would stay at its old weights.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    adapted = {
+        f"{name}.base_layer.weight": module
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLayer)
+    }
+    for name, tensor in model.named_parameters(remove_duplicate=False):
+        if "lora_" in name:
+            continue
+        if name in adapted:
+            tensor = tensor + adapted[name].get_delta_weight("default").to(tensor.dtype)
+        yield name.replace(".base_layer.", "."), tensor.detach()
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Float32 weights, configuration and tokenizer: `transformers` and vLLM load the folder unaided."""
+    model.save_pretrained(folder, state_dict=_exportable(model))
+    tokenizer.save_pretrained(folder)
+
+
+def _exportable(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Merged weights plus buffers that are saved with the model; a tied weight once."""
+    state = dict(merged_weights(model))
+    tied = set(getattr(model, "all_tied_weights_keys", None) or {})
+    if model.config.get_text_config().tie_word_embeddings:
+        state = {name: tensor for name, tensor in state.items() if name not in tied}
+    return state
+
+
+def weights_hash(folder: Path) -> str:
+    """sha256 over the weight files of a saved model, in name order."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,87 @@
+"""A recipe: ordered stages with values, checked when it is built.
+
+A recipe is a module of `recipes/` (`qwen0.5b` is `recipes/qwen0_5b.py`) with one `RECIPE`.
+A model written `@sft` is what the stage called `sft` of the same run wrote; a typo there, or in a
+recipe's name, fails at once and names the nearest thing that exists. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from dataclasses import dataclass
+
+from align.config import Evaluation, Stage
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot run, with what to type instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Stages in the order in which they run, and the held-out problems that tell whether they helped."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    evaluation: Evaluation | None = None
+
+    def __post_init__(self) -> None:
+        seen: list[str] = []
+        for stage in self.stages:
+            if stage.name in seen:
+                raise RecipeError(f"recipe {self.name}: two stages are called {stage.name!r}")
+            if stage.model.startswith("@") and stage.model[1:] not in seen:
+                known = ", ".join("@" + name for name in seen) or "none"
+                raise RecipeError(
+                    f"recipe {self.name}: stage {stage.name!r} starts from {stage.model!r}, "
+                    f"but the stages before it are: {known}"
+                )
+            seen.append(stage.name)
+        if not self.stages:
+            raise RecipeError(f"recipe {self.name} has no stages")
+
+    def stage(self, kind: type[Stage], name: str | None = None) -> Stage:
+        """The stage of that kind; `name` chooses where there are several."""
+        fitting = {stage.name: stage for stage in self.stages if isinstance(stage, kind)}
+        if name is None and len(fitting) == 1:
+            return next(iter(fitting.values()))
+        if name in fitting:
+            return fitting[name]
+        names = ", ".join(fitting) or "none"
+        problem = f"has no {kind.kind} stage called {name!r}" if name else (
+            f"has {len(fitting)} {kind.kind} stages: choose one with --stage"
+        )  # fmt: skip
+        raise RecipeError(f"recipe {self.name} {problem} ({kind.kind} stages: {names})")
+
+
+def names() -> tuple[str, ...]:
+    """Every recipe's name, as `--recipe` takes it."""
+    return tuple(sorted(_name(module) for module in _modules()))
+
+
+def load(name: str) -> Recipe:
+    """The recipe of that name. Raises RecipeError naming the nearest ones."""
+    known = names()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise RecipeError(f"no recipe called {name!r}{hint} (there are: {', '.join(known)})")
+    module = next(m for m in _modules() if _name(m) == name)
+    return importlib.import_module(f"recipes.{module}").RECIPE
+
+
+def _modules() -> list[str]:
+    import recipes
+
+    return [m.name for m in pkgutil.iter_modules(recipes.__path__) if not m.name.startswith("_")]
+
+
+def _name(module: str) -> str:
+    """`qwen0_5b_zero` -> `qwen0.5b-zero`: an underscore between digits is a point, else a hyphen."""
+    out = ""
+    for i, char in enumerate(module):
+        between_digits = char == "_" and module[i - 1].isdigit() and module[i + 1 : i + 2].isdigit()
+        out += "." if between_digits else "-" if char == "_" else char
+    return out

@@ -1,0 +1,141 @@
+"""Which logged keys become which panel. A key nobody named here is drawn too, under "Other".
+
+Shapes: a panel holds one series of n points, steps and values being lists of length n.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from align.report.folder import Row
+
+# Not curves: where a row stands, and the seconds, which the time split draws.
+BOOKKEEPING = {"step", "steps", "time", "seconds"}
+# key: (section, title, unit). The order is the page's order.
+KNOWN = {
+    "reward": ("Reward", "Reward", "reward"),
+    "reward_std": ("Reward", "Spread of rewards", "standard deviation"),
+    "accuracy": ("Behaviour", "Raw accuracy", "share right"),
+    "length": ("Behaviour", "Completion length", "tokens"),
+    "truncated": ("Behaviour", "Truncated", "share of completions"),
+    "dead_groups": ("Behaviour", "Dead groups", "share of groups"),
+    "kl": ("Policy", "KL to reference", "nats per token"),
+    "entropy": ("Policy", "Entropy", "nats per token"),
+    "clip_fraction": ("Policy", "Clip fraction", "share of tokens"),
+    "loss": ("Optimization", "Loss", "loss"),
+    "grad_norm": ("Optimization", "Gradient norm", "L2 norm"),
+    "lr": ("Optimization", "Learning rate", "rate"),
+    "tokens": ("Optimization", "Trained tokens", "tokens per step"),
+}
+FAMILIES = {"reward": ("Reward", "reward"), "mismatch": ("Policy", "sampler against trainer")}
+SECTIONS = ("Reward", "Behaviour", "Policy", "Optimization", "Other")
+TIME_ORDER = ("sample", "score", "train", "sync")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One curve. A value that is not finite stays as NaN, so that the line breaks there."""
+
+    key: str
+    section: str
+    title: str
+    unit: str
+    steps: list[int]
+    values: list[float]
+
+    @property
+    def broken(self) -> int:
+        return sum(not math.isfinite(value) for value in self.values)
+
+    @property
+    def last(self) -> float:
+        return self.values[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeSplit:
+    """Seconds of each step by activity: `parts[name]` is as long as `steps`."""
+
+    steps: list[int]
+    parts: dict[str, list[float]]
+
+    def shares(self) -> dict[str, tuple[float, float]]:
+        """Of each part: mean seconds a step, and share of the whole."""
+        sums = {name: sum(values) for name, values in self.parts.items()}
+        whole = sum(sums.values()) or 1.0
+        return {name: (total / len(self.steps), total / whole) for name, total in sums.items()}
+
+
+def number(value: object) -> float | None:
+    """A number as float, infinities as NaN; None for what is not a number."""
+    if not isinstance(value, int | float):
+        return None
+    # Beyond 1e100 a chart's arithmetic overflows, and it tells nothing that NaN does not.
+    return float(value) if abs(value) < 1e100 else math.nan
+
+
+def panels(metrics: Sequence[Row]) -> dict[str, list[Panel]]:
+    """Section name → its panels, for every numeric key of the log, in the page's order."""
+    keys = dict.fromkeys(key for row in metrics for key in row)
+    known = [key for key in KNOWN if key in keys]
+    families = [key for key in keys if key not in KNOWN and key.split("/")[0] in FAMILIES]
+    other = [key for key in keys if key not in KNOWN and key not in families]
+    found: dict[str, list[Panel]] = {section: [] for section in SECTIONS}
+    for key in known + families + other:
+        panel = _panel(key, metrics)
+        if panel is not None:
+            found[panel.section].append(panel)
+    return {section: group for section, group in found.items() if group}
+
+
+def _panel(key: str, metrics: Sequence[Row]) -> Panel | None:
+    if key in BOOKKEEPING or key.startswith("seconds/"):
+        return None
+    measured = [(row["step"], number(row.get(key))) for row in metrics]
+    series = [(step, value) for step, value in measured if value is not None]
+    if not series:
+        return None
+    section, title, unit = KNOWN.get(key) or _unnamed(key)
+    return Panel(
+        key=key,
+        section=section,
+        title=title,
+        unit=unit,
+        steps=[step for step, _ in series],
+        values=[value for _, value in series],
+    )
+
+
+def _unnamed(key: str) -> tuple[str, str, str]:
+    family, _, part = key.partition("/")
+    section, unit = FAMILIES.get(family, ("Other", "value")) if part else ("Other", "value")
+    title = part if family == "reward" and part else key
+    words = title.replace("/", " / ").replace("_", " ")
+    return section, words[:1].upper() + words[1:], unit
+
+
+def time_split(metrics: Sequence[Row]) -> TimeSplit | None:
+    """sample, score, train, sync, whatever else was timed, and `other`: the total less these."""
+    rows = [row for row in metrics if any(key.startswith("seconds") for key in row)]
+    if not rows:
+        return None
+    keys = dict.fromkeys(key for row in rows for key in row if key.startswith("seconds/"))
+    named = [key.partition("/")[2] for key in keys if key != "seconds/total"]
+    order = [name for name in TIME_ORDER if name in named]
+    order += [name for name in named if name not in order]
+    parts = {name: [_seconds(row.get(f"seconds/{name}")) for row in rows] for name in order}
+    timed = (
+        [sum(step) for step in zip(*parts.values(), strict=True)] if parts else [0.0] * len(rows)
+    )
+    totals = [_seconds(row.get("seconds/total", row.get("seconds"))) for row in rows]
+    rest = [max(0.0, total - part) for total, part in zip(totals, timed, strict=True)]
+    if sum(rest) > 0:
+        parts["other" if order else "total"] = [
+            old + new for old, new in zip(parts.get("other", [0.0] * len(rest)), rest, strict=True)
+        ]
+    return TimeSplit(steps=[row["step"] for row in rows], parts=parts) if parts else None
+
+
+def _seconds(value: object) -> float:
+    seconds = number(value)
+    return max(0.0, seconds) if seconds is not None and math.isfinite(seconds) else 0.0

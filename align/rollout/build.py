@@ -1,0 +1,42 @@
+"""Which sampler a configuration asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedModel
+
+from align.config import Engine as EngineConfig
+from align.config import Sampling
+from align.rollout.engine import Engine
+
+
+def build(
+    engine: EngineConfig,
+    *,
+    sampling: Sampling,
+    path: str,
+    model: PreTrainedModel,
+    stop: Sequence[int],
+    sequences: int,
+    autocast: torch.dtype | None,
+    trust_remote_code: bool = False,
+) -> Engine:
+    """The engine, started. `model` is what hf samples from, `path` what vLLM loads; `sequences` are
+    the most that one call will ask for.
+    """
+    if engine.kind == "hf":
+        from align.rollout.hf import HfEngine
+
+        return HfEngine(model, sampling=sampling, stop=stop, autocast=autocast)
+    from align.rollout.vllm import VllmEngine
+
+    return VllmEngine(
+        path,
+        engine=engine,
+        sampling=sampling,
+        stop=stop,
+        sequences=sequences,
+        trust_remote_code=trust_remote_code,
+    )

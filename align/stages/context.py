@@ -1,0 +1,51 @@
+"""What a stage's two functions have at hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from align.models import Policy
+
+
+@dataclass(kw_only=True)
+class Context:
+    """policy: as prepared by the accelerator, the one whose forward is differentiated. model_path:
+    the stage's input, where the reference comes from, also after a resume. padded: the model takes
+    no packs. folder: the stage's own.
+    """
+
+    accelerator: Accelerator
+    policy: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    model_path: str
+    padded: bool
+    folder: Path
+
+    @property
+    def unwrapped(self) -> Policy:
+        return self.accelerator.unwrap_model(self.policy)
+
+    @property
+    def model(self) -> PreTrainedModel:
+        return self.unwrapped.model
+
+    def share(self, items: list[Any]) -> list[Any]:
+        """This rank's part of what all ranks share out."""
+        return items[self.accelerator.process_index :: self.accelerator.num_processes]
+
+    def total(self, *counts: float) -> list[float]:
+        """Sums over ranks."""
+        local = torch.tensor(counts, dtype=torch.float64, device=self.accelerator.device)
+        return self.accelerator.reduce(local, reduction="sum").tolist()
+
+    def gathered(self, items: list[Any]) -> list[Any]:
+        """Every rank's items, in rank order."""
+        return gather_object(items) if self.accelerator.num_processes > 1 else items

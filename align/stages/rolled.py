@@ -1,0 +1,171 @@
+"""Sampling and scoring: prompts in, scored groups of completions out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import data
+import rewards
+from align.config import Grpo
+from align.objectives.advantage import group_advantage, leave_one_out, reinforce_plus_plus
+from align.progress import console
+from align.rollout import Engine, Request, Sample, seed_of
+from align.stages.context import Context
+
+NOT_COLUMNS = ("prompt", "completion", "messages", "chosen", "rejected")
+
+
+class RewardError(RuntimeError):
+    """A reward that broke the protocol; the message names the step, the prompt and the value."""
+
+
+@dataclass(kw_only=True)
+class Rolled:
+    """One prompt with its completions, their scores and, once known, their advantages."""
+
+    row: int
+    prompt: list[int]
+    samples: list[Sample]
+    texts: list[str]
+    scores: list[rewards.Score]
+    advantages: list[float] = field(default_factory=list)
+
+    @property
+    def values(self) -> list[float]:
+        """Shaped rewards, NaN where none applies."""
+        return [math.nan if score.value is None else score.value for score in self.scores]
+
+    @property
+    def dead(self) -> bool:
+        """All right or all wrong (all rewarded alike where nothing judges correctness)."""
+        correct = [score.correct for score in self.scores]
+        judged = correct if None not in correct else [score.value for score in self.scores]
+        return len(set(judged)) == 1
+
+
+class Prompts:
+    """The data set as prompt ids, in its shuffled order; rows with too long a prompt are left out."""
+
+    def __init__(self, rows: Any, config: Grpo, context: Context) -> None:
+        self.rows = rows
+        limit = config.sampling.max_prompt_tokens
+        encoded = [data.chat.prompt_ids(context.tokenizer, prompt) for prompt in rows["prompt"]]
+        self.kept = [(i, ids) for i, ids in enumerate(encoded) if len(ids) <= limit]
+        dropped = len(encoded) - len(self.kept)
+        if not self.kept:
+            raise data.DataError(f"every prompt is longer than {limit} tokens; raise "
+                                 "--sampling.max-prompt-tokens")  # fmt: skip
+        if dropped and context.accelerator.is_main_process:
+            console.print(
+                f"dropped {dropped:,} of {len(encoded):,} prompts longer than {limit} tokens"
+            )
+        self.columns = [name for name in rows.column_names if name not in NOT_COLUMNS]
+
+
+class Roller:
+    """Samples groups with an engine and scores them with the stage's reward."""
+
+    def __init__(self, config: Grpo, context: Context, engine: Engine, prompts: Prompts) -> None:
+        self.config = config
+        self.context = context
+        self.engine = engine
+        self.prompts = prompts
+        self.reward = as_reward(config.reward)
+
+    def sample(self, step: int, places: Sequence[int]) -> list[Rolled]:
+        """Completions of the prompts at these places of `Prompts.kept`, not scored yet."""
+        chosen = [self.prompts.kept[place] for place in places]
+        requests = [
+            Request(
+                prompt=ids,
+                seeds=[
+                    seed_of(self.config.seed, step, row, sample)
+                    for sample in range(self.config.samples)
+                ],
+            )
+            for row, ids in chosen
+        ]
+        decode = self.context.tokenizer.decode
+        return [
+            Rolled(
+                row=row,
+                prompt=ids,
+                samples=samples,
+                texts=[decode(sample.ids, skip_special_tokens=True) for sample in samples],
+                scores=[],
+            )
+            for (row, ids), samples in zip(chosen, self.engine.sample(requests), strict=True)
+        ]
+
+    def score(self, step: int, groups: Sequence[Rolled]) -> None:
+        """Fill in every group's scores with one call of the reward."""
+        rows = [self.prompts.rows[group.row] for group in groups for _ in group.samples]
+        texts = [text for group in groups for text in group.texts]
+        chat = bool(rows) and not isinstance(rows[0]["prompt"], str)
+        completions = [data.rows.assistant(text) for text in texts] if chat else texts
+        scores = self.reward.score(
+            completions,
+            prompts=[row["prompt"] for row in rows],
+            completion_ids=[sample.ids for group in groups for sample in group.samples],
+            **{name: [row[name] for row in rows] for name in self.prompts.columns},
+        )
+        _check(scores, texts, step)
+        at = 0
+        for group in groups:
+            group.scores = scores[at : at + len(group.samples)]
+            at += len(group.samples)
+
+
+def as_reward(reward: Callable[..., Any]) -> rewards.Reward:
+    """The reward itself, or one made of a plain function of TRL's protocol."""
+    return reward if isinstance(reward, rewards.Reward) else rewards.from_trl(reward)
+
+
+def set_advantages(groups: Sequence[Rolled], config: Grpo, context: Context) -> None:
+    """Advantages of this rank's groups; statistics over the batch look at every rank's rewards."""
+    if not groups:
+        return
+    local = torch.tensor([group.values for group in groups], dtype=torch.float64)
+    before = 0
+    everywhere = local
+    if context.accelerator.num_processes > 1:
+        sizes = context.gathered([len(groups)])
+        before = sum(sizes[: context.accelerator.process_index])
+        rows = context.gathered([group.values for group in groups])
+        everywhere = torch.tensor(rows, dtype=torch.float64)
+    advantages = _advantages(everywhere, config)[before : before + len(groups)]
+    for group, values in zip(groups, advantages.tolist(), strict=True):
+        group.advantages = values
+        if config.mask_truncated:
+            group.advantages = [
+                0.0 if sample.truncated else value
+                for sample, value in zip(group.samples, values, strict=True)
+            ]
+
+
+def _advantages(rewards_: Tensor, config: Grpo) -> Tensor:
+    if config.advantage == "leave-one-out":
+        return leave_one_out(rewards_)
+    if config.advantage == "reinforce++":
+        return reinforce_plus_plus(rewards_)
+    return group_advantage(rewards_, scale=config.scale)
+
+
+def _check(scores: Sequence[rewards.Score], texts: Sequence[str], step: int) -> None:
+    if len(scores) != len(texts):
+        raise RewardError(
+            f"step {step}: the reward gave {len(scores)} scores for {len(texts)} completions; "
+            "it must return one for each, None where it does not apply"
+        )
+    for score, text in zip(scores, texts, strict=True):
+        if score.value is not None and not math.isfinite(score.value):
+            raise RewardError(
+                f"step {step}: the reward gave {score.value} for the completion {text[:200]!r}; "
+                "it must be a finite number, or None where it does not apply"
+            )

@@ -1,0 +1,174 @@
+"""Everything around a stage's loop, the same for all: load, check, announce, train, export."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import transformers
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+import data
+from align import folder, models
+from align.cli import StageRun, fail
+from align.config import Grpo, Stage
+from align.locate import Located
+from align.loop import Loop
+from align.memory import expected_memory
+from align.optim import adamw
+from align.progress import console
+from align.rollout.build import build
+from align.stages.context import Context
+from align.stages.grpo import GrpoStage
+from align.stages.rolled import as_reward
+from align.stages.sft import SftStage
+
+EXIT_PREEMPTED = 143  # 128 + SIGTERM
+
+
+def run_stage(config: Stage, located: Located, run: StageRun) -> None:
+    """Train one stage into its folder. Ends the process with a message for a user's mistake."""
+    logging.basicConfig(format="%(message)s")
+    transformers.utils.logging.disable_progress_bar()
+    if config.compute.threads:
+        torch.set_num_threads(config.compute.threads)
+    stage_folder = run.folder / config.name
+    if folder.is_done(stage_folder) and run.resume:
+        console.print(f"{stage_folder} is complete already; delete it to train again")
+        return
+    try:
+        rows = config.data.rows()
+        check_data(config, rows)
+        if not run.check:
+            folder.prepare(stage_folder, resume=run.resume)
+    except (data.DataError, folder.FolderError) as error:
+        fail(str(error))
+    accelerator = Accelerator(
+        mixed_precision="no",  # the policy autocasts itself
+        log_with=None if run.report_to == "none" else run.report_to,
+        project_dir=stage_folder,
+    )
+    if accelerator.is_main_process and not run.check:
+        folder.write_json(stage_folder / "config.json", folder.described(config))
+    _train(config, located, run, rows, accelerator, stage_folder)
+
+
+def check_data(config: Stage, rows: Any) -> None:
+    """Rows of the right shape, and a reward that knows right from wrong on them."""
+    report = data.validate.check_rows(rows, config.kind)
+    if report.duplicates:
+        console.print(f"note: {report.duplicates:,} of {report.rows:,} rows are duplicates")
+    if isinstance(config, Grpo) and "solution" in rows.column_names:
+        data.validate.check_reward(rows, as_reward(config.reward), tolerance=0.05)
+
+
+def _train(
+    config: Stage,
+    located: Located,
+    run: StageRun,
+    rows: Any,
+    accelerator: Accelerator,
+    stage_folder: Path,
+) -> None:
+    set_seed(config.seed)
+    with accelerator.main_process_first():
+        path = models.ready(located)
+    tokenizer = models.load_tokenizer(path, trust_remote_code=config.trust_remote_code)
+    policy = _policy(config, path, accelerator)
+    reason = None if config.compute.layout == "padded" else models.why_not_packed(policy)
+    if reason and accelerator.is_main_process:
+        console.print(f"padded batches instead of shared-prefix packs: {reason}")
+    optimizer = adamw(policy, config.optim)
+    wrapped, optimizer = accelerator.prepare(policy, optimizer)
+    context = Context(
+        accelerator=accelerator,
+        policy=wrapped,
+        tokenizer=tokenizer,
+        model_path=path,
+        padded=config.compute.layout == "padded" or reason is not None,
+        folder=stage_folder,
+    )
+    stage = _stage(config, context, rows, run)
+    if accelerator.is_main_process:
+        _announce(config, stage, context)
+    if run.check:
+        return
+    accelerator.init_trackers(f"align-{config.name}", {"recipe": run.recipe})
+    loop = Loop(
+        stage,
+        config,
+        policy=wrapped,
+        optimizer=optimizer,
+        accelerator=accelerator,
+        folder=stage_folder,
+    )
+    finished = loop.run(resume=run.resume)
+    accelerator.end_training()
+    if not finished:
+        console.print("stopped by SIGTERM after a checkpoint; continue with --resume")
+        raise SystemExit(EXIT_PREEMPTED)
+    if accelerator.is_main_process:
+        model = context.model
+        folder.export(
+            stage_folder,
+            lambda target: models.save(model, tokenizer, target),
+            lambda target: {"steps": stage.steps, "weights": models.weights_hash(target)},
+        )
+        console.print(f"wrote {stage_folder / 'model'}")
+
+
+def _policy(config: Stage, path: str, accelerator: Accelerator) -> models.Policy:
+    model = models.load_causal_lm(
+        path, device=accelerator.device, trust_remote_code=config.trust_remote_code
+    )
+    if config.lora.rank:
+        models.add_lora(model, config.lora)
+    if config.compute.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    temperature = config.sampling.temperature if isinstance(config, Grpo) else 1.0
+    autocast = torch.bfloat16 if config.compute.precision == "bf16" else None
+    return models.Policy(model, temperature=temperature, autocast=autocast)
+
+
+def _stage(config: Stage, context: Context, rows: Any, run: StageRun) -> SftStage | GrpoStage:
+    if not isinstance(config, Grpo):
+        return SftStage(config, context, rows)
+    engine = _NoEngine() if run.check else build(
+        config.engine,
+        sampling=config.sampling,
+        path=context.model_path,
+        model=context.model,
+        stop=data.chat.stop_ids(context.tokenizer),
+        sequences=config.prompts * config.samples // context.accelerator.num_processes,
+        autocast=context.unwrapped.autocast,
+        trust_remote_code=config.trust_remote_code,
+    )  # fmt: skip
+    return GrpoStage(config, context, rows, engine)
+
+
+class _NoEngine:
+    """Stands where `--check` starts no sampler."""
+
+    def sample(self, requests: Any) -> NoReturn:
+        raise RuntimeError("--check samples nothing")
+
+    sync = sample
+
+
+def _announce(config: Stage, stage: SftStage | GrpoStage, context: Context) -> None:
+    """The step arithmetic, before the first step."""
+    model = context.model
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    lines = {
+        "stage": f"{config.name} ({config.kind}) from {config.model}",
+        "model": f"{model.num_parameters():,} parameters, {trained:,} trained, "
+        f"{config.compute.precision}, {context.accelerator.num_processes} process(es)",
+        "data": config.data.name,
+        **stage.arithmetic(),
+        "memory": expected_memory(config, model),
+    }
+    for name, text in lines.items():
+        console.print(f"{name:>16}  {text}")

@@ -1,0 +1,114 @@
+"""Arithmetic as text: read it safely, work it out exactly, write down every step.
+
+Nothing is evaluated as code: Python's parser gives a tree, and only + - * /, signs, brackets and
+numbers are walked. Values are fractions, so `11.08 + 14.33` is exact and `1 / 3` is known to have
+no decimal form. The one writer of worked solutions, for generated problems and for word problems
+that come with an equation.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+
+MAX_CHARACTERS = 300  # keeps Python's parser far from its recursion limit
+
+_SYMBOLS: dict[type[ast.operator], tuple[str, Callable[[Fraction, Fraction], Fraction]]] = {
+    ast.Add: ("+", operator.add),
+    ast.Sub: ("-", operator.sub),
+    ast.Mult: ("*", operator.mul),
+    ast.Div: ("/", operator.truediv),
+}
+_NUMBER = re.compile(r"[-+]?(\d[\d,]*\.?\d*|\.\d+)([eE][-+]?\d{1,2})?")
+
+
+class EquationError(ValueError):
+    """Text that is not plain arithmetic, or whose steps have no finite decimal form."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """A worked-out expression: its value, every value on the way, and a line such as `7 * 3 = 21`
+    per operation.
+    """
+
+    value: Fraction
+    values: tuple[Fraction, ...]
+    lines: tuple[str, ...]
+
+
+def number(text: object) -> Fraction | None:
+    """The number that a text spells (`"2.0"`, `"1,450"`, `"-3e2"`), None where it spells none."""
+    spelled = str(text).strip()
+    if not _NUMBER.fullmatch(spelled) or len(spelled) > MAX_CHARACTERS:
+        return None
+    return Fraction(spelled.replace(",", ""))
+
+
+def decimal(value: Fraction) -> str:
+    """The exact decimal form, `2` or `-0.25`. Raises EquationError where there is none (1/3)."""
+    rest, places = value.denominator, 0
+    while rest % 2 == 0 or rest % 5 == 0:
+        rest //= 10 if rest % 10 == 0 else 2 if rest % 2 == 0 else 5
+        places += 1
+    if rest != 1:
+        raise EquationError(f"{value} has no finite decimal form")
+    digits = str(abs(value.numerator) * 10**places // value.denominator).rjust(places + 1, "0")
+    sign = "-" if value < 0 else ""
+    return f"{sign}{digits[:-places]}.{digits[-places:]}" if places else f"{sign}{digits}"
+
+
+def plain_number(text: object) -> str:
+    """A number written plainly (`2.0` -> `2`, `1,450` -> `1450`); any other text stripped,
+    otherwise as it is.
+    """
+    value = number(text)
+    return str(text).strip() if value is None else decimal(value)
+
+
+def work(expression: str) -> Work:
+    """Works out `12 + 7 * 3`, also as an equation for one unknown, `X=(12.0+7.0*3.0)`.
+
+    Raises EquationError for anything else: names, powers, calls, division by zero, unending
+    decimals.
+    """
+    text = re.sub(r"^\s*[A-Za-z]\w*\s*=", "", expression).strip()
+    if len(text) > MAX_CHARACTERS:
+        raise EquationError(f"longer than {MAX_CHARACTERS} characters")
+    try:
+        tree = ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        raise EquationError(f"not arithmetic: {expression!r}") from error
+    values: list[Fraction] = []
+    lines: list[str] = []
+    value = _walk(tree, values, lines)
+    decimal(value)
+    return Work(value=value, values=tuple(values), lines=tuple(lines))
+
+
+def _walk(node: ast.expr, values: list[Fraction], lines: list[str]) -> Fraction:
+    match node:
+        case ast.Constant(value=int() | float() as constant):
+            value = number(constant)
+            if value is None:  # inf, or a bool, which is an int to Python
+                raise EquationError(f"not a plain number: {constant!r}")
+            return value
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_walk(operand, values, lines)
+        case ast.UnaryOp(op=ast.UAdd(), operand=operand):
+            return _walk(operand, values, lines)
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _SYMBOLS:
+            symbol, apply = _SYMBOLS[type(op)]
+            one, other = _walk(left, values, lines), _walk(right, values, lines)
+            if symbol == "/" and other == 0:
+                raise EquationError("division by zero")
+            value = apply(one, other)
+            second = f"({decimal(other)})" if other < 0 else decimal(other)
+            lines.append(f"{decimal(one)} {symbol} {second} = {decimal(value)}")
+            values.append(value)
+            return value
+    raise EquationError(f"only + - * / and numbers are read, not {type(node).__name__}")

@@ -1,0 +1,98 @@
+"""Local files, JSON Lines and Parquet, with errors that name the file and the line.
+
+JSON Lines is read line by line rather than by a table loader: those report a broken line as a byte
+offset in a block, or unify columns silently.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from data.rows import DataError, Row
+
+SUFFIXES = (".jsonl", ".parquet")
+_SLICE = re.compile(r"\w*\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\]")
+
+
+def read(path: str | Path) -> list[Row]:
+    """All rows of a .jsonl or .parquet file. Raises DataError naming the file, and the line where
+    there is one.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise DataError(
+            f"no file {file}; give the path of a {' or '.join(SUFFIXES)} file, as in "
+            "--data my/rows.jsonl"
+        )
+    match file.suffix.lower():
+        case ".jsonl":
+            rows = _jsonl(file)
+        case ".parquet":
+            rows = _parquet(file)
+        case other:
+            raise DataError(f"{file} ends in {other!r}; {' and '.join(SUFFIXES)} files are read")
+    if not rows:
+        raise DataError(f"{file} holds no rows")
+    return rows
+
+
+def cut(rows: list[Row], split: str) -> list[Row]:
+    """The part of a file's rows that `split` names: `train[:90%]`, `[100:]`; a bare name means all
+    rows.
+
+    The notation is that of `datasets`, so a source reads the same from a file and from the hub.
+    """
+    if "[" not in split:
+        return rows
+    found = _SLICE.fullmatch(split)
+    if found is None:
+        raise DataError(
+            f"split={split!r} is not understood; write it like train[:90%] or train[100:]"
+        )
+    return rows[slice(*(_position(found[end], len(rows)) for end in ("start", "stop")))]
+
+
+def _position(text: str | None, count: int) -> int | None:
+    if text is None:
+        return None
+    return round(int(text[:-1]) * count / 100) if text.endswith("%") else int(text)
+
+
+def _jsonl(file: Path) -> list[Row]:
+    rows: list[Row] = []
+    with file.open("rb") as lines:
+        for index, raw in enumerate(lines, start=1):
+            where = f"{file}, line {index}"
+            try:
+                # A byte-order mark is no part of the first row.
+                text = raw.decode("utf-8-sig" if index == 1 else "utf-8").strip()
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"{where}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8"
+                ) from error
+            if not text:
+                continue
+            try:
+                row = json.loads(text)
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise DataError(
+                    f"{where}: not JSON ({error}); each line must be one whole JSON object"
+                ) from error
+            if not isinstance(row, dict):
+                raise DataError(
+                    f"{where}: a JSON object is expected, here is a {type(row).__name__}"
+                )
+            rows.append(row)
+    return rows
+
+
+def _parquet(file: Path) -> list[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(file).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file}: not a readable Parquet file ({error})") from error

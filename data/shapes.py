@@ -1,0 +1,75 @@
+"""The shapes a row may come in, and one mapper each to TRL's standard columns.
+
+A shape is known by its columns, so a local file and a hub data set go the same way and there is no
+second copy of a mapping. The table is ordered from the particular to the general: the first shape
+whose columns are all there is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from data import mappers
+from data.rows import DataError, Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """One row layout.
+
+    columns: those that tell it, none of them null. makes: what a mapped row must have or be left
+    out, as public sets hold some rows of no use (no boxed answer, a pair of two equal answers).
+    Empty for rows that have TRL's columns already: they pass as they are, for the validator.
+    """
+
+    name: str
+    columns: frozenset[str]
+    map: Callable[[Row], Row]
+    makes: tuple[str, ...]
+
+
+def _shape(name: str, columns: str, map: Callable[[Row], Row], makes: str) -> Shape:
+    return Shape(name=name, columns=frozenset(columns.split()), map=map, makes=tuple(makes.split()))
+
+
+SHAPES: tuple[Shape, ...] = (
+    _shape("mawps", "original_text equation ans", mappers.mawps, "prompt"),
+    _shape("svamp", "Body Question Equation Answer", mappers.svamp, "prompt"),
+    _shape("countdown", "nums target", mappers.countdown, "prompt"),
+    _shape("math", "problem answer", mappers.math, "prompt"),
+    _shape("numinamath", "problem solution", mappers.numinamath, "prompt solution"),
+    _shape("question-answer", "question answer", mappers.question_answer, "prompt"),
+    _shape("instruct", "instruction output", mappers.instruct, "prompt"),
+    _shape("preference", "chosen rejected", mappers.preference, "prompt chosen rejected"),
+    _shape("prompt-completion", "prompt completion", mappers.standard, ""),
+    _shape("conversations", "conversations", mappers.conversations, "messages"),
+    _shape("messages", "messages", mappers.standard, ""),
+    _shape("prompt-solution", "prompt solution", mappers.standard, ""),
+    _shape("labelled-text", "text label", mappers.labelled_text, "prompt completion label"),
+    _shape("prompt", "prompt", mappers.standard, ""),
+)
+NAMES: tuple[str, ...] = tuple(shape.name for shape in SHAPES)
+
+
+def recognise(columns: Iterable[str], *, where: str) -> Shape:
+    """The shape of rows with these columns. Raises DataError listing the columns seen and the
+    shapes known.
+    """
+    seen = set(columns)
+    for shape in SHAPES:
+        if shape.columns <= seen:
+            return shape
+    known = "\n".join(f"  {shape.name}: {', '.join(sorted(shape.columns))}" for shape in SHAPES)
+    raise DataError(
+        f"{where}: the columns {', '.join(sorted(seen)) or '(none)'} fit no known shape. "
+        f"Known are:\n{known}"
+    )
+
+
+def named(name: str) -> Shape:
+    """The shape of this name. Raises DataError listing the names."""
+    for shape in SHAPES:
+        if shape.name == name:
+            return shape
+    raise DataError(f"shape={name!r} is unknown; the shapes are {', '.join(NAMES)}")

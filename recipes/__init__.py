@@ -1,0 +1,1 @@
+"""Recipes: values only, one module a recipe, each with one `RECIPE`."""

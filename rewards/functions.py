@@ -1,0 +1,159 @@
+"""Rewards made from plain functions: a TRL reward function as it is, or a per-sample function under hard limits.
+
+A batch function runs in this process, as TRL would run it. A per-sample function runs in a worker of `rewards.pool`, so it
+may hang, exit, fork, print or eat memory: only its own sample suffers.
+"""
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rewards import pool
+from rewards.core import Reward, Score, tally, text_of
+
+
+def from_trl(
+    fn: Callable[..., Any], *, seconds: float | None = None, memory_mb: int = 1024
+) -> Reward:
+    """A Reward from a TRL reward function `(completions, **columns) -> list[float | None]`, sync or async.
+
+    With `seconds` it is called once per sample, with lists of one entry, in a killable worker with those limits.
+    Raises TypeError for something not callable.
+    """
+    if isinstance(fn, Reward):
+        return fn
+    if not callable(fn):
+        raise TypeError(
+            f"a TRL reward is a function (completions, **columns) -> list, not {type(fn).__name__}"
+        )
+    if seconds is None:
+        return BatchFunction(fn=fn)
+    return PerSample(fn=_OneByOne(fn), seconds=seconds, memory_mb=memory_mb)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchFunction(Reward):
+    """A TRL reward function called in this process; its exceptions are its caller's to see."""
+
+    fn: Callable[..., Any]
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return _name_of(self.fn)
+
+    def score(self, completions: Sequence[Any], **columns: Any) -> list[Score]:
+        # TRL always passes prompts; a function written for it may require them.
+        if "prompts" not in columns and "prompts" in _parameters(self.fn):
+            columns["prompts"] = [None] * len(completions)
+        values = self.fn(completions=completions, **columns)
+        if inspect.isawaitable(values):
+            values = _await(values)
+        values = list(values)
+        if len(values) != len(completions):
+            raise ValueError(
+                f"the reward function {self.name!r} returned {len(values)} values for {len(completions)} completions; "
+                "return one per completion, None where it does not apply"
+            )
+        values = [None if value is None else float(value) for value in values]
+        return [Score(value=value, parts={self.name: value}) for value in values]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerSample(Reward):
+    """`fn(text, **row) -> float | bool | None`, sync or async, each sample in a killable worker.
+
+    fn: gets the completion's text and this sample's entry of every column. seconds, memory_mb: hard limits for one sample.
+    A sample that breaks a limit or raises earns 0.0 and says so in its outcome. Identical samples are run once a batch.
+    `completion_ids`, `prompts` and other columns are handed over only where fn names them (or takes **kwargs).
+    """
+
+    fn: Callable[..., Any]
+    seconds: float = 5.0
+    memory_mb: int = 1024
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return _name_of(self.fn)
+
+    def score(self, completions: Sequence[Any], **columns: Any) -> list[Score]:
+        columns = _wanted(self.fn, {k: v for k, v in columns.items() if _is_column(v, completions)})
+        calls = [
+            ((text_of(c),), {k: v[i] for k, v in columns.items()})
+            for i, c in enumerate(completions)
+        ]
+        results = pool.shared(self.memory_mb).run(self.fn, calls, seconds=self.seconds)
+        tally(self.name, [result.outcome for result in results])
+        scores = []
+        for result in results:
+            value = 0.0 if result.outcome != "ok" else _number(result.value, self.name)
+            scores.append(Score(value=value, parts={self.name: value}, outcome=result.outcome))
+        return scores
+
+
+class _OneByOne:
+    """A batch function called with lists of one entry, in the shape `PerSample` calls."""
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self.fn = fn
+        self.__name__ = _name_of(fn)
+
+    def __call__(self, text: str, **row: Any) -> Any:
+        values = self.fn(completions=[text], **{k: [v] for k, v in row.items()})
+        return _first(values) if inspect.isawaitable(values) else values[0]
+
+
+async def _first(values: Any) -> Any:
+    return (await values)[0]
+
+
+def _name_of(fn: Callable[..., Any]) -> str:
+    return getattr(fn, "__name__", None) or type(fn).__name__
+
+
+def _number(value: Any, name: str) -> float | None:
+    if value is None or isinstance(value, (bool, int, float)):
+        return None if value is None else float(value)
+    raise TypeError(
+        f"the function {name!r} must return a number or None for a sample, not {type(value).__name__}"
+    )
+
+
+def _is_column(values: Any, completions: Sequence[Any]) -> bool:
+    return isinstance(values, (list, tuple)) and len(values) == len(completions)
+
+
+def _parameters(fn: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(fn).parameters)
+
+
+def _wanted(fn: Callable[..., Any], columns: dict[str, Any]) -> dict[str, Any]:
+    """The columns fn can take; a function without **kwargs is not troubled with TRL's own."""
+    parameters = _parameters(fn)
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return columns
+    return {k: v for k, v in columns.items() if k in parameters}
+
+
+def _await(values: Any) -> Any:
+    """The result of a coroutine, also where the caller's thread already runs an event loop."""
+    result: list[Any] = []
+    error: list[BaseException] = []
+
+    async def main() -> None:
+        result.append(await values)
+
+    def run() -> None:
+        try:
+            asyncio.run(main())
+        except BaseException as exception:
+            error.append(exception)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if error:
+        raise error[0]
+    return result[0]

@@ -1,0 +1,20 @@
+import subprocess
+import sys
+
+CODE = """
+import sys, time
+start = time.perf_counter()
+import data
+print(time.perf_counter() - start)
+heavy = {"torch", "transformers", "datasets", "pyarrow", "align", "reasoning_gym"}
+print(*sorted(heavy & set(sys.modules)))
+data.Arithmetic(), data.resolve("gsm8k")
+print(*sorted(heavy & set(sys.modules)))
+"""
+
+
+def test_importing_and_naming_sources_is_quick_and_loads_no_heavy_package():
+    ran = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
+    seconds, loaded, later = ran.stdout.split("\n")[:3]
+    assert loaded == later == ""
+    assert float(seconds) < 0.2
