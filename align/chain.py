@@ -48,13 +48,29 @@ def main(doc: str) -> None:
         locate(stages[0].model, run.folder, recipe=run.recipe)
     except MissingError as error:
         fail(str(error))
+    if run.check:
+        _check(stages, run, overridden)
+        return
     folder.write_recipe(run.folder, found)
     for stage in stages:
-        _run_stage(stage, run, overridden[_field(stage.name)])
-        if found.evaluation is not None and not run.check:
+        if folder.is_done(run.folder / stage.name):
+            print(f"{run.folder / stage.name} is complete, reused", flush=True)
+        else:
+            _run_stage(stage, run, [*overridden[_field(stage.name)], "--resume"])
+        if found.evaluation is not None:
             _evaluate(f"@{stage.name}", run, overridden["evaluation"])
-    if not run.check:
-        _report(run)
+    _report(run)
+
+
+def _check(stages: tuple[Stage, ...], run: ChainRun, overridden: dict[str, list[str]]) -> None:
+    """Validate the stages whose model is there; the others' is still to be trained."""
+    for stage in stages:
+        try:
+            locate(stage.model, run.folder, recipe=run.recipe)
+        except MissingError:
+            print(f"{stage.name} starts from {stage.model}, which is not there yet: not checked")
+            continue
+        _run_stage(stage, run, [*overridden[_field(stage.name)], "--check"])
 
 
 def _as_config(found: Recipe) -> Any:
@@ -89,13 +105,10 @@ def _overrides(names: list[str]) -> dict[str, list[str]]:
     return found
 
 
-def _run_stage(stage: Stage, run: ChainRun, overrides: list[str]) -> None:
-    if folder.is_done(run.folder / stage.name) and not run.check:
-        print(f"{run.folder / stage.name} is complete, reused", flush=True)
-        return
+def _run_stage(stage: Stage, run: ChainRun, flags: list[str]) -> None:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", *_launcher(run)]
     command += [str(SCRIPTS / f"{stage.kind}.py"), *_common(run), "--stage", stage.name]
-    command += ["--report-to", run.report_to, "--check" if run.check else "--resume", *overrides]
+    command += ["--report-to", run.report_to, *flags]
     _call(command)
 
 

@@ -65,10 +65,10 @@ class Checkpoints:
         self.keep = keep
 
     def save(self, step: int, state: Mapping[str, Any], about: Mapping[str, Any]) -> Path:
-        """Write `state` (tensors and plain values) and `about` (JSON), then drop old checkpoints."""
+        """Write `state` (tensors and plain values) and `about` (JSON), then drop old ones."""
         final = self.folder / f"step-{step:06d}"
         partial = self.folder / f".step-{step:06d}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
+        self._drop_unfinished()
         partial.mkdir(parents=True)
         with (partial / STATE).open("wb") as file:
             torch.save(dict(state), file)
@@ -78,12 +78,27 @@ class Checkpoints:
             json.dump(manifest, file, indent=1)
             file.flush()
             _sync(file.fileno())
-        shutil.rmtree(final, ignore_errors=True)
+        if final.exists():  # renamed first: half removed, it would pass for a damaged checkpoint
+            final.rename(partial.with_suffix(".replaced"))
         partial.rename(final)
         _sync_folder(self.folder)
-        for old in self._folders()[: -max(1, self.keep)]:
-            shutil.rmtree(old)
+        self._drop_old(final)
+        self._drop_unfinished()
         return final
+
+    def _drop_old(self, newest: Path) -> None:
+        """Keep `newest` and those just before it; later ones were passed over as damaged."""
+        folders = self._folders()
+        end = folders.index(newest) + 1
+        kept = folders[max(0, end - max(1, self.keep)) : end]
+        for folder in folders:
+            if folder not in kept:
+                shutil.rmtree(folder)
+
+    def _drop_unfinished(self) -> None:
+        """What a kill left behind under a temporary name."""
+        for folder in self.folder.glob(".step-*"):
+            shutil.rmtree(folder)
 
     def newest(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """(state, manifest) of the newest whole checkpoint, None if there has been none.
@@ -106,14 +121,14 @@ class Checkpoints:
         return None
 
     def _folders(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*"))
+        return sorted(self.folder.glob("step-*"), key=lambda path: (len(path.name), path.name))
 
 
 def _damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint, None if nothing is."""
     try:
         files = json.loads((folder / MANIFEST).read_text())["files"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{MANIFEST} cannot be read ({type(error).__name__})"
     for name, expected in files.items():
         path = folder / name

@@ -116,9 +116,19 @@ def launch(stage_type: type[Stage], doc: str) -> None:
         model = locate(stage.model, run.folder, recipe=run.recipe)
     except MissingError as error:
         fail(str(error))
-    from align.stages import run_stage  # torch only now
+    from align.stages import MISTAKES, Launch, run_stage  # torch only now
 
-    run_stage(stage, model, run)
+    how = Launch(
+        recipe=run.recipe,
+        out=run.folder,
+        resume=run.resume,
+        check=run.check,
+        report_to=run.report_to,
+    )
+    try:
+        run_stage(stage, model, how)
+    except MISTAKES as error:
+        fail(str(error))
 
 
 def _help(doc: str) -> str:

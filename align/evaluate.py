@@ -54,6 +54,7 @@ def evaluate(config: Evaluation, located: Located, *, label: str, out: Path) -> 
     for start in track(starts, f"answering {len(requests):,} problems", console=console):
         answered = engine.sample(requests[start : start + BATCH])
         samples += [group[0] for group in answered]
+    engine.close()
     texts = [tokenizer.decode(sample.ids, skip_special_tokens=True) for sample in samples]
     answers = _judged(rows, kept, texts, samples)
     summary = _summary(config, str(path), label, answers, time.perf_counter() - begun)

@@ -1,7 +1,10 @@
-"""Log-probability and entropy of chosen tokens, from hidden states, without keeping a pack's logits.
+"""Log-probability and entropy of chosen tokens, from hidden states.
 
-`logprobs` runs TRL's chunked kernel (a [tokens, vocabulary] matrix of logits never exists); `naive_logprobs` is the
-textbook form, kept as its twin for the tests.
+Two forms of the same two quantities. `chunked_logprobs` is TRL's kernel: the [tokens, vocabulary]
+matrix never exists, and the backward pass computes it again piece by piece. `direct_logprobs` keeps
+that matrix. On two CPU cores and SmolLM2 the direct form took 1.0 s of a pack's forward and
+backward where the chunked one took 2.2 s, so `logprobs` is direct on a CPU as long as the matrix is
+small, and chunked everywhere else.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from transformers import PretrainedConfig
 from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
 CHUNK = 16_384  # vocabulary entries a tile
+DIRECT_BYTES = 2**29  # float32 logits that may be kept
 
 
 def logit_transform(config: PretrainedConfig) -> tuple[float, float | None]:
@@ -31,11 +35,39 @@ def logprobs(
     temperature: float = 1.0,
     scale: float = 1.0,
     softcap: float | None = None,
+    entropy_gradient: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """ln softmax(head(hidden) / temperature)[target] and the entropy of that distribution.
 
-    hidden: [C, H]; target: LongTensor[C]. Returns two float32 Tensors [C]; natural logarithm.
+    hidden: [C, H]; target: LongTensor[C]. Returns two float32 Tensors [C]; natural logarithm. The
+    entropy is differentiable if `entropy_gradient`.
     """
+    matrix = 4 * hidden.shape[0] * head.weight.shape[0]
+    direct = hidden.device.type == "cpu" and matrix <= DIRECT_BYTES
+    form = direct_logprobs if direct else chunked_logprobs
+    chosen, entropy = form(
+        hidden,
+        head,
+        target,
+        temperature=temperature,
+        scale=scale,
+        softcap=softcap,
+        entropy_gradient=entropy_gradient,
+    )
+    return chosen, entropy if entropy_gradient else entropy.detach()
+
+
+def chunked_logprobs(
+    hidden: Tensor,
+    head: nn.Module,
+    target: Tensor,
+    *,
+    temperature: float,
+    scale: float,
+    softcap: float | None,
+    entropy_gradient: bool,
+) -> tuple[Tensor, Tensor]:
+    """As `logprobs`, in tiles; the entropy's gradient costs nothing here."""
     bias = getattr(head, "bias", None)
     values = ChunkedLogProbFunction.apply(
         hidden, head.weight, bias, target, temperature, CHUNK, softcap, scale, ("entropy",)
@@ -43,19 +75,28 @@ def logprobs(
     return values[0], values[1]
 
 
-def naive_logprobs(
+def direct_logprobs(
     hidden: Tensor,
     head: nn.Module,
     target: Tensor,
     *,
-    temperature: float = 1.0,
-    scale: float = 1.0,
-    softcap: float | None = None,
+    temperature: float,
+    scale: float,
+    softcap: float | None,
+    entropy_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The same two quantities from the whole matrix of logits, in float32."""
-    logits = head(hidden).float() * scale
+    """As `logprobs`, from the whole matrix of logits."""
+    logits = head(hidden).float()
+    # Each of these passes over the whole matrix costs as much as a layer; most models need none.
+    if scale != 1.0:
+        logits = logits * scale
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
-    log_p = (logits / temperature).log_softmax(-1)
-    chosen = log_p.gather(-1, target.unsqueeze(-1)).squeeze(-1)
-    return chosen, -(log_p.exp() * log_p).sum(-1)
+    if temperature != 1.0:
+        logits = logits / temperature
+    normaliser = logits.logsumexp(-1)
+    chosen = logits.gather(-1, target.unsqueeze(-1)).squeeze(-1) - normaliser
+    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
+        log_p = logits - normaliser.unsqueeze(-1)
+        entropy = -(log_p.exp() * log_p).sum(-1)
+    return chosen, entropy

@@ -26,8 +26,10 @@ from accelerate.utils import gather_object, set_seed
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
-    get_state_dict,
-    set_state_dict,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
 )
 
 from align.checkpoint import Checkpoints, Log
@@ -71,6 +73,9 @@ class Stage(Protocol):
         """Plain values that the next `collect` depends on."""
 
     def load_state(self, state: dict[str, Any]) -> None: ...
+
+    def close(self) -> None:
+        """Give back what the stage holds besides the policy."""
 
 
 class NonFiniteError(RuntimeError):
@@ -160,7 +165,8 @@ class Loop:
         lr = self._lr()
         most = max(gather_object([len(packs)])) if self._many() else len(packs)
         # Collective operations count on every rank doing the same number of backward passes.
-        packs = packs + [_filler(columns)] * (most - len(packs))
+        own = len(packs)
+        packs = packs + [_filler(columns)] * (most - own)
         names: dict[str, Tensor] = {}
         total = torch.zeros((), device=self.accelerator.device)
         for i, one in enumerate(packs):
@@ -173,7 +179,8 @@ class Loop:
             total += loss.detach()
             metrics["tokens"] = torch.tensor(float(len(one.target)), device=total.device)
             for name, value in metrics.items():
-                names[name] = names.get(name, 0.0) + value.detach()
+                counted = value.detach() if i < own else torch.zeros_like(value)
+                names[name] = names.get(name, 0.0) + counted
         self.optimizer_step += 1
         if not packs:  # nothing to learn anywhere: moments alone would move the weights
             return 0.0, 0.0, {"tokens": 0.0}
@@ -229,13 +236,15 @@ class Loop:
         self.accelerator.log(metrics, step=step)
 
     def _save(self, step: int, stage_state: dict[str, Any]) -> None:
-        model, optimizer = get_state_dict(
-            self.policy, self.optimizer.optimizer, options=self._options()
-        )
+        policy, optimizer, options = self.policy, self.optimizer.optimizer, self._options()
+        state = {"model": get_model_state_dict(policy, options=options)}
+        # Before the first step there are no moments, and asking for them would count a step.
+        if optimizer.state:
+            state["optimizer"] = get_optimizer_state_dict(policy, optimizer, options=options)
         if self.accelerator.is_main_process:
             self.checkpoints.save(
                 step,
-                {"model": model, "optimizer": optimizer},
+                state,
                 {
                     "stage": stage_state,
                     "optimizer_step": self.optimizer_step,
@@ -253,13 +262,10 @@ class Loop:
         if found is None:
             return 0
         state, manifest = found
-        set_state_dict(
-            self.policy,
-            self.optimizer.optimizer,
-            model_state_dict=state["model"],
-            optim_state_dict=state["optimizer"],
-            options=self._options(),
-        )
+        policy, optimizer, options = self.policy, self.optimizer.optimizer, self._options()
+        set_model_state_dict(policy, state["model"], options=options)
+        if "optimizer" in state:
+            set_optimizer_state_dict(policy, optimizer, state["optimizer"], options=options)
         self.stage.load_state(manifest["stage"])
         self.optimizer_step = manifest["optimizer_step"]
         return manifest["step"]
@@ -276,4 +282,6 @@ class Loop:
 def _filler(columns: tuple[str, ...]) -> Pack:
     """A pack that weighs nothing, for a rank that has fewer than the others."""
     completion = Completion(ids=[0], columns=dict.fromkeys(columns, 0.0))
-    return pack([Group(prompt=[0], completions=[completion])], token_budget=2)[0]
+    # Padded, which every model takes; of one row the two layouts compute the same.
+    group = Group(prompt=[0], completions=[completion])
+    return pack([group], token_budget=2, padded=True)[0]

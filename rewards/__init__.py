@@ -1,8 +1,9 @@
 """Rule-based rewards for training language models, usable from any trainer.
 
-A reward is called as `reward(completions, **columns) -> list[float | None]`, TRL's protocol, and keeps more apart through
-`reward.score(...)`. Importing this package loads neither torch nor sympy: both the symbolic comparison of answers and any
-function of a user's run in separate processes that can be killed (`rewards.pool`).
+A reward is called as `reward(completions, **columns) -> list[float | None]`, TRL's protocol, and
+keeps more apart through `reward.score(...)`. Importing this package loads neither torch nor sympy:
+both the symbolic comparison of answers and any function of a user's run in separate processes that
+can be killed (`rewards.pool`).
 
     >>> import rewards
     >>> rewards.get("accuracy")(["<answer>18</answer>", "#### 17"], solution=["18", "18"])

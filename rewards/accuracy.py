@@ -1,7 +1,8 @@
 """Accuracy: is the final answer mathematically equal to the gold solution?
 
-The way of a sample: the answer is extracted (`extract`), compared at once where that is certain (`compare`), and otherwise
-handed to math-verify in a killable worker (`symbolic`, `pool`). A gold is read once, a pair (gold, answer) is judged once.
+The way of a sample: the answer is extracted (`extract`), compared at once where that is certain
+(`compare`), and otherwise handed to math-verify in a killable worker (`symbolic`, `pool`). A gold
+is read once, a pair (gold, answer) is judged once.
 """
 
 from collections import OrderedDict
@@ -20,16 +21,19 @@ Judged = tuple[compare.Verdict, Outcome]
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy(Reward):
-    """1.0 where the answer equals the column `solution`, 0.0 where not, `unparseable` where the gold cannot be parsed.
+    """1.0 where the answer equals the column `solution`, 0.0 where not, `unparseable` where the
+    gold cannot be parsed.
 
-    unparseable: the neutral value of a sample whose gold is no mathematics (outcome "unscorable", counted and logged);
-    its `correct` is None. A solution of None does not apply: value None. seconds, memory_mb: hard limits of one symbolic
-    comparison; an answer that breaks them earns 0.0 with the outcome "timeout" or "memory".
+    unparseable: the neutral value of a sample whose gold is no mathematics (outcome "unscorable",
+    counted and logged); its `correct` is None. A solution of None does not apply: value None.
+    seconds, memory_mb: hard limits of one symbolic comparison; an answer that breaks them earns
+    0.0 with the outcome "timeout" or "memory".
 
-    Choices. Percent, thousands and units: see `rewards.numbers`. `x=5` and `5` agree, `x=5` and `y=5` do not. An equation
-    (`3x+4y+14=0`) is compared as an equation, up to a factor. A decimal must match a fraction to six places. Words
-    (`\\text{even}`, Evelyn) match without regard to case. An answer that leaves a sum, limit or integral to be worked out
-    is refused unless the gold does. The last answer given counts (`rewards.extract`).
+    Choices. Percent, thousands and units: see `rewards.numbers`. `x=5` and `5` agree, `x=5` and
+    `y=5` do not. An equation (`3x+4y+14=0`) is compared as an equation, up to a factor. A decimal
+    must match a fraction to six places. Words (`\\text{even}`, Evelyn) match without regard to
+    case. An answer that leaves a sum, limit or integral to be worked out is refused unless the
+    gold does. The last answer given counts (`rewards.extract`).
     """
 
     name: ClassVar[str] = "accuracy"
@@ -70,11 +74,15 @@ class Accuracy(Reward):
         waiting: dict[Pair, list[Pair]] = {}
         for solution, answer in pairs:
             gold = compare.read_gold(solution)
-            verdict = "unparseable" if gold is None else compare.at_once(gold, answer)
+            if gold is None:
+                judged[solution, answer] = ("unparseable", "ok")
+                continue
+            reading = compare.fit(gold, answer)
+            verdict = compare.at_once(gold, reading)
             if verdict is not None:
                 judged[solution, answer] = (verdict, "ok")
             else:
-                key = (gold.reading.latex, compare.read(answer).latex)
+                key = (gold.reading.whole, reading.value)
                 waiting.setdefault(key, []).append((solution, answer))
         for key, result in self._symbolic(list(waiting)).items():
             judged.update(dict.fromkeys(waiting[key], result))
@@ -91,12 +99,15 @@ class Accuracy(Reward):
             results = workers.run(symbolic.compare, calls, seconds=self.seconds)
             for pair, result in zip(new, results, strict=True):
                 judged[pair] = (result.value or "different", result.outcome)
-                _memory.put((*pair, *limits), judged[pair])
+                if result.outcome == "ok":  # a limit may have been broken by a busy machine
+                    _memory.put((*pair, *limits), judged[pair])
         return judged
 
 
 class _Memory:
-    """The last `size` judgements, for the answers a policy gives again and again. Safe from any thread."""
+    """The last `size` judgements, for the answers a policy gives again and again. Safe from any
+    thread.
+    """
 
     def __init__(self, size: int) -> None:
         self.size, self.lock = size, Lock()
@@ -116,3 +127,10 @@ class _Memory:
 
 
 _memory = _Memory(20_000)
+
+
+def forget() -> None:
+    """Forget every judgement and reading made so far, in this process; for measuring."""
+    _memory.entries.clear()
+    compare.read.cache_clear()
+    compare.read_gold.cache_clear()

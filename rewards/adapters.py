@@ -1,11 +1,18 @@
-"""The rewards in other trainers' shapes. TRL needs none: a reward is a TRL reward function as it is.
+"""The rewards in other trainers' shapes. TRL needs none: a reward is a TRL function as it is.
 
-verl:       a file with `compute_score = rewards.adapters.to_verl(rewards.get("accuracy"))`, named by
-            `custom_reward_function.path` and `.name=compute_score`
-OpenRLHF:   a file with `reward_func = rewards.adapters.to_openrlhf(rewards.get("accuracy"), tensor=torch.tensor)`, named by
-            `--remote_rm_url`
-verifiers:  `vf.Rubric(funcs=[rewards.adapters.to_verifiers(reward)])`
-back:       `rewards.from_trl(function)`
+verl, in a file named by `custom_reward_function.path`, with `.name=compute_score`:
+
+    compute_score = rewards.adapters.to_verl(rewards.get("accuracy"))
+
+OpenRLHF, in a file named by `--remote_rm_url`:
+
+    reward_func = rewards.adapters.to_openrlhf(rewards.get("accuracy"), tensor=torch.tensor)
+
+verifiers:
+
+    rubric = vf.Rubric(funcs=[rewards.adapters.to_verifiers(rewards.get("accuracy"))])
+
+And back: `rewards.from_trl(function)`.
 """
 
 import asyncio
@@ -18,7 +25,8 @@ from rewards.core import Reward
 def to_verl(reward: Reward) -> Callable[..., float]:
     """verl's `compute_score(data_source, solution_str, ground_truth, extra_info=None) -> float`.
 
-    ground_truth becomes the column `solution`, the entries of extra_info become columns. What does not apply scores 0.0.
+    ground_truth becomes the column `solution`, the entries of extra_info become columns. What does
+    not apply scores 0.0.
     """
 
     def compute_score(
@@ -38,11 +46,13 @@ def to_verl(reward: Reward) -> Callable[..., float]:
 def to_openrlhf(
     reward: Reward, *, tensor: Callable[[list[float]], Any] = list
 ) -> Callable[..., dict[str, Any]]:
-    """OpenRLHF's `reward_func(queries, prompts, labels, **kwargs) -> {"rewards", "scores", "extra_logs"}`.
+    """OpenRLHF's `reward_func(queries, prompts, labels, **kwargs) -> {"rewards", "scores",
+    "extra_logs"}`.
 
-    queries hold prompt and response; the prompt is cut off where a query begins with it. rewards: the values. scores:
-    correctness where the reward judges it, else the value, clamped to 0 … 1 (OpenRLHF filters groups by it). extra_logs:
-    the parts. tensor: what makes a list OpenRLHF's own, `torch.tensor` there; this package does not import torch.
+    queries hold prompt and response; the prompt is cut off where a query begins with it. rewards:
+    the values. scores: correctness where the reward judges it, else the value, clamped to 0 … 1
+    (OpenRLHF filters groups by it). extra_logs: the parts. tensor: what makes a list OpenRLHF's
+    own, `torch.tensor` there; this package does not import torch.
     """
 
     def reward_func(
@@ -63,10 +73,11 @@ def to_openrlhf(
 
 
 def to_verifiers(reward: Reward) -> Callable[..., Coroutine[Any, Any, float]]:
-    """A function for a verifiers `Rubric`: asynchronous, called with keywords such as completion, answer and info.
+    """A function for a verifiers `Rubric`: asynchronous, called with keywords such as completion,
+    answer and info.
 
-    answer becomes the column `solution`; the entries of info become columns. The scoring runs in a thread, so the event
-    loop goes on.
+    answer becomes the column `solution`; the entries of info become columns. The scoring runs in a
+    thread, so the event loop goes on.
     """
 
     async def reward_function(

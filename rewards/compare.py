@@ -1,6 +1,8 @@
-"""Gold and answer compared at once, in this process, where that is certain; `None` where it takes symbols.
+"""Gold and answer compared at once, in this process, where that is certain; `None` where it takes
+symbols.
 
-Text first (two spellings of one LaTeX), then exact numbers, then words and letters of choices, then the limits of `guard`.
+Text first (two spellings of one LaTeX), then exact numbers, then words and letters of choices,
+then the limits of `guard`.
 """
 
 import re
@@ -8,19 +10,22 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from rewards import guard, numbers
-from rewards.extract import gold_of, is_expression, value_in
+from rewards import guard, lists, numbers
+from rewards.boxes import JOIN
+from rewards.extract import gold_of, value_in
 from rewards.latex import squeeze, tidy, without_spaces
+from rewards.phrases import is_expression
 
 Verdict = Literal["equal", "different", "unparseable"]
 
+_MAX_TIDIED, _MAX_READ = 100_000, 1000  # characters
 # What may be set before a value: `x =`, `f(x) =`, `\angle A =`, `x \in`.
 _VARIABLE = re.compile(
     r"^(?:\\(?!infty|emptyset)[a-z]{1,10}\s?)?[A-Za-z]{0,8}(?:_\w|\s?\([A-Za-z]\))?\s?"
     r"(?:=|\\in(?![a-z])|\\approx(?![a-z]))\s?"
 )
 _LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z]")
-_INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|lt|gt|leq|geq|ne|neq|in|cup)(?![a-z])|[\[\]]")
+_RANGE = re.compile(r"[<>]|\\(?:le|ge|lt|gt|leq|geq|ne|neq|in|cup)(?![a-z])|[\[\]]")
 _CHOICE = re.compile(r"\(?([A-Z])\)?")
 _CHOSEN = re.compile(r"\(?([A-Z])(?:\)|[.:]|\)?$)")
 _LETTERS = re.compile(r"[^\W\d_]{2,}")
@@ -35,26 +40,27 @@ _TRAILING_TEXT = re.compile(
 class Reading:
     """An answer read in every way that needs no symbols.
 
-    squeezed: the spellings that count as the same text (whole; without units; without a leading `x =`), no white space.
-    variable: that `x=`, if there is one. number: its plain number. result: the number a calculation ends in (3 + 5 = 8). words: its words in lower case, where it is words. latex: what a parser is given.
-    spoken: the number of a sentence; it counts for an answer, not for a gold.
+    whole: tidied. value: the formula in it, where it is a sentence. squeezed: the spellings that
+    count as the same text (whole; without a leading `x =`; without units). variable: that `x=`.
+    number: the plain number it is. result: the number a calculation ends in (3 + 5 = 8), or a
+    sentence holds. words: its words in lower case, where it has nothing else.
     """
 
+    whole: str
+    value: str
     squeezed: tuple[str, ...]
     variable: str
     number: numbers.Number | None
     result: numbers.Number | None
     words: str | None
-    latex: str
-    spoken: numbers.Number | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gold:
     """A gold solution's answer.
 
-    choice: the letter of a multiple choice. prose: several bare words, which nothing here can judge. text: marked as text
-    or one long word, so that only the same words are equal to it.
+    choice: the letter of a multiple choice. prose: several bare words, which nothing here can
+    judge. text: marked as text or one long word, so that only the same words are equal to it.
     """
 
     reading: Reading
@@ -66,24 +72,25 @@ class Gold:
 @lru_cache(maxsize=4096)
 def read(answer: str) -> Reading:
     """Read an extracted answer."""
-    whole = tidy(answer) if len(answer) <= 100_000 else answer
+    whole = tidy(answer) if len(answer) <= _MAX_TIDIED else answer
     bare = _VARIABLE.sub("", whole, count=1)
-    unitless = _TRAILING_TEXT.sub("", answer)
     squeezed = [without_spaces(whole), without_spaces(bare)]
-    if unitless.strip() and unitless != answer and len(answer) <= 1000:
+    value, number, result = whole, numbers.read(bare), None
+    if len(answer) <= _MAX_READ and number is None:
+        unitless = _TRAILING_TEXT.sub("", answer)
         squeezed += [squeeze(unitless), squeeze(_VARIABLE.sub("", unitless, count=1))]
-    number = numbers.read(bare)
-    value = tidy(value_in(answer)) if number is None and len(answer) <= 1000 else whole
-    left, equals, right = bare.rpartition("=")
-    counted = equals and len(left) <= 1000 and not _LETTER.search(left)
+        value = tidy(value_in(answer)) or whole
+        left, equals, right = bare.rpartition("=")
+        calculated = equals and not _LETTER.search(left)
+        result = numbers.read(right.strip() if calculated else value)
     return Reading(
+        whole=whole,
+        value=value,
         squeezed=tuple(dict.fromkeys(filter(None, squeezed))),
         variable=without_spaces(whole[: len(whole) - len(bare)]),
         number=number,
-        result=numbers.read(right.strip()) if counted else None,
+        result=result,
         words=_words(whole),
-        latex=whole if is_expression(whole) else value or whole,
-        spoken=numbers.read(value) if number is None else None,
     )
 
 
@@ -96,11 +103,11 @@ def _words(tidied: str) -> str | None:
 @lru_cache(maxsize=4096)
 def read_gold(solution: str) -> Gold | None:
     """Read a gold solution; None where it holds no answer at all."""
-    answer = gold_of(solution)
+    answer = gold_of(solution).replace(JOIN, ", ")
     if not answer.strip():
         return None
     reading = read(answer)
-    choice = _CHOICE.fullmatch(tidy(answer).replace(" ", ""))
+    choice = _CHOICE.fullmatch(without_spaces(reading.whole))
     named = _ONLY_TEXT.fullmatch(answer) is not None
     bare = reading.words is not None and not named and not is_expression(answer)
     several = bare and " " in (reading.words or "")
@@ -112,41 +119,56 @@ def read_gold(solution: str) -> Gold | None:
     )
 
 
-def at_once(gold: Gold, answer: str) -> Verdict | None:
+def fit(gold: Gold, answer: str) -> Reading:
+    """The answer read as the gold asks: of several boxes all where the gold is a list, else the
+    last one.
+    """
+    listed = "," in gold.reading.whole
+    return read(answer.replace(JOIN, ", ") if listed else answer.rpartition(JOIN)[2])
+
+
+def at_once(gold: Gold, theirs: Reading) -> Verdict | None:
     """The verdict that needs no symbols; None where only a parser can tell."""
-    if not answer.strip():
-        return "unparseable" if gold.prose else "different"
-    theirs, ours = read(answer), gold.reading
-    if theirs.squeezed[:1] == ours.squeezed[:1]:
-        return "equal"
-    comparable = not (ours.variable and theirs.variable) or ours.variable == theirs.variable
-    if comparable and set(theirs.squeezed) & set(ours.squeezed):
-        return "equal"
-    if ours.words is not None and ours.words == theirs.words:
+    ours = gold.reading
+    if theirs.whole and _same_text(ours, theirs):
         return "equal"
     if gold.prose:
         return "unparseable"
-    number = theirs.number if ours.variable else theirs.number or theirs.result or theirs.spoken
-    if ours.number is not None and number is not None and comparable:
+    if not theirs.whole:
+        return "different"
+    number = theirs.number if ours.variable else theirs.number or theirs.result
+    if ours.number is not None and number is not None and _comparable(ours, theirs):
         return "equal" if numbers.agree(gold=ours.number, answer=number) else "different"
-    if gold.choice is not None and (chosen := _CHOSEN.match(tidy(answer).replace(" ", ""))):
+    if gold.choice is not None and (chosen := _CHOSEN.match(without_spaces(theirs.whole))):
         return "equal" if chosen[1] == gold.choice else "different"
-    return "different" if gold.text else _limits(ours, theirs)
-
-
-def _limits(ours: Reading, theirs: Reading) -> Verdict | None:
-    if guard.too_much(theirs.latex):
+    if gold.text:
         return "different"
-    limit = guard.too_much(ours.latex)
+    return lists.compare(ours.whole, theirs.value) or _limits(ours.whole, theirs.value)
+
+
+def _comparable(ours: Reading, theirs: Reading) -> bool:
+    """Not two different variables: x=5 is not y=5."""
+    return not (ours.variable and theirs.variable) or ours.variable == theirs.variable
+
+
+def _same_text(ours: Reading, theirs: Reading) -> bool:
+    if theirs.squeezed[:1] == ours.squeezed[:1]:
+        return True
+    if _comparable(ours, theirs) and set(theirs.squeezed) & set(ours.squeezed):
+        return True
+    return ours.words is not None and ours.words == theirs.words
+
+
+def _limits(ours: str, theirs: str) -> Verdict | None:
+    if guard.too_much(theirs):
+        return "different"
+    limit = guard.too_much(ours)
     if limit is not None:
-        # A huge value is not the answer that passed the limits; a formula too long to read is not judged.
+        # A huge value is not the answer that passed the limits; a formula too long to read is not
+        # judged.
         return "different" if limit in ("exponent", "factorial") else "unparseable"
-    if guard.undone(theirs.latex) and not guard.undone(ours.latex):
+    if guard.undone(theirs) and not guard.undone(ours):
         return "different"
-    if (
-        _INEQUALITY.search(ours.latex)
-        and "=" in theirs.latex
-        and not _INEQUALITY.search(theirs.latex)
-    ):
+    if _RANGE.search(ours) and "=" in theirs and not _RANGE.search(theirs):
         return "different"  # an assignment is no range; math-verify reads x=1, y=2 as one
     return None

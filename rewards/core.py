@@ -1,7 +1,8 @@
 """What every reward shares: the protocol, the per-sample result, and reading texts and columns.
 
-Departs from TRL in one respect: TRL's protocol returns one float a sample; here `score` also keeps whether the answer was
-*correct* (raw 0 or 1), the unweighted *parts* and how the judging ended, and `__call__` hands TRL the floats alone.
+Departs from TRL in one respect: TRL's protocol returns one float a sample; here `score` also keeps
+whether the answer was *correct* (raw 0 or 1), the unweighted *parts* and how the judging ended,
+and `__call__` hands TRL the floats alone.
 """
 
 import logging
@@ -23,9 +24,9 @@ totals: dict[str, Counter[str]] = {}
 class Score:
     """The result of one sample.
 
-    value: the shaped reward; None where the reward does not apply. correct: raw 1.0 or 0.0 where this reward judges
-    correctness, else None. parts: the unweighted parts by name. outcome: how the judging ended; anything but "ok" is
-    counted and logged.
+    value: the shaped reward; None where the reward does not apply. correct: raw 1.0 or 0.0 where
+    this reward judges correctness, else None. parts: the unweighted parts by name. outcome: how
+    the judging ended; anything but "ok" is counted and logged.
     """
 
     value: float | None
@@ -35,7 +36,9 @@ class Score:
 
 
 class Reward(ABC):
-    """A callable `(completions, **columns) -> list[float | None]`, one value a completion, order kept."""
+    """A callable `(completions, **columns) -> list[float | None]`, one value a completion, order
+    kept.
+    """
 
     name: ClassVar[str]
 
@@ -46,7 +49,9 @@ class Reward(ABC):
 
     @abstractmethod
     def score(self, completions: Sequence[Any], **columns: Any) -> list[Score]:
-        """Score each completion (a string or a list of chat messages); columns are lists of the same length."""
+        """Score each completion (a string or a list of chat messages); columns are lists of the
+        same length.
+        """
 
     def __call__(self, completions: Sequence[Any], **columns: Any) -> list[float | None]:
         return [score.value for score in self.score(completions, **columns)]
@@ -55,8 +60,9 @@ class Reward(ABC):
 def text_of(completion: Any) -> str:
     """The text to judge: the string itself, or the content of the last assistant message.
 
-    Messages without an assistant among them are read by their last one; a content of several parts is joined from its
-    text parts; a content of None (a bare tool call) is empty. Raises TypeError for anything else.
+    Messages without an assistant among them are read by their last one; a content of several parts
+    is joined from its text parts; a content of None (a bare tool call) is empty. Raises TypeError
+    for anything else.
     """
     if isinstance(completion, str):
         return completion
@@ -80,7 +86,9 @@ def text_of(completion: Any) -> str:
 
 
 def column(name: str, count: int, columns: dict[str, Any], *, reward: str) -> list[Any]:
-    """The column `name` as a list of `count` entries; raises ValueError that names what was given instead."""
+    """The column `name` as a list of `count` entries; raises ValueError that names what was given
+    instead.
+    """
     if name not in columns:
         given = ", ".join(sorted(columns)) or "none"
         raise ValueError(

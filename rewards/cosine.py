@@ -1,4 +1,5 @@
-"""Cosine: right answers earn more when short, wrong ones lose less when long (2502.03373, section 4.1).
+"""Cosine: right answers earn more when short, wrong ones lose less when long (2502.03373, section
+4.1).
 
 Departs from Open R1 in judging correctness itself, through `Accuracy`: no trainer passes it.
 """
@@ -14,12 +15,13 @@ from rewards.core import Reward, Score, lengths, text_of
 
 @dataclass(frozen=True, kw_only=True)
 class Cosine(Reward):
-    """v_min + ½ (v_max − v_min)(1 + cos(π · length / max_len)), bounds swapped for wrong answers, length clamped to max_len.
+    """v_min + ½ (v_max − v_min)(1 + cos(π · length / max_len)), bounds swapped for wrong answers,
+    length clamped to max_len.
 
-    With the defaults a right answer goes from 1.0 (short) to 0.8 (long), a wrong one from −0.5 (short) to −0.1 (long).
-    Lengths are tokens where `completion_ids` are given, else characters. Where the gold solution cannot be parsed there is
-    no correctness to shape: the value is None (a sum counts it 0) and the outcome "unscorable". Raises ValueError for bounds
-    in the wrong order.
+    With the defaults a right answer goes from 1.0 (short) to 0.8 (long), a wrong one from −0.5
+    (short) to −0.1 (long). Lengths are tokens where `completion_ids` are given, else characters.
+    Where the gold solution cannot be parsed there is no correctness to shape: the value is None (a
+    sum counts it 0) and the outcome "unscorable". Raises ValueError for bounds in the wrong order.
     """
 
     name: ClassVar[str] = "cosine"

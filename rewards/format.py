@@ -1,7 +1,8 @@
 """Format: is the whole text `<think>…</think>` followed by `<answer>…</answer>`?
 
-Departs from the common regular expression `^<think>.*?</think>\\s*<answer>.*?</answer>$`: with MULTILINE its `$` accepts a
-tail after any line, and its dots swallow a second pair of tags. Counting the tags and comparing positions is exact and linear.
+Departs from the common regular expression `^<think>.*?</think>\\s*<answer>.*?</answer>$`: with
+MULTILINE its `$` accepts a tail after any line, and its dots swallow a second pair of tags.
+Counting the tags and comparing positions is exact and linear.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,9 @@ TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 
 def follows_format(text: str) -> bool:
-    """True iff nothing but white space stands before, between and after the two blocks and each tag occurs once."""
+    """True iff nothing but white space stands before, between and after the two blocks and each
+    tag occurs once.
+    """
     text = text.strip()
     if any(text.count(tag) != 1 for tag in TAGS):
         return False
@@ -32,7 +35,8 @@ def follows_format(text: str) -> bool:
 class Format(Reward):
     """1.0 iff the whole text has the R1 format, else 0.0 (DeepSeek-R1, 2501.12948, section 2.2.2).
 
-    What stands inside the tags is not judged, so empty blocks pass: accuracy is another reward's business.
+    What stands inside the tags is not judged, so empty blocks pass: accuracy is another reward's
+    business.
     """
 
     name: ClassVar[str] = "format"

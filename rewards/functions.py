@@ -1,7 +1,8 @@
-"""Rewards made from plain functions: a TRL reward function as it is, or a per-sample function under hard limits.
+"""Rewards made from plain functions: a TRL reward function as it is, or a per-sample function
+under hard limits.
 
-A batch function runs in this process, as TRL would run it. A per-sample function runs in a worker of `rewards.pool`, so it
-may hang, exit, fork, print or eat memory: only its own sample suffers.
+A batch function runs in this process, as TRL would run it. A per-sample function runs in a worker
+of `rewards.pool`, so it may hang, exit, fork, print or eat memory: only its own sample suffers.
 """
 
 import asyncio
@@ -18,10 +19,11 @@ from rewards.core import Reward, Score, tally, text_of
 def from_trl(
     fn: Callable[..., Any], *, seconds: float | None = None, memory_mb: int = 1024
 ) -> Reward:
-    """A Reward from a TRL reward function `(completions, **columns) -> list[float | None]`, sync or async.
+    """A Reward from a TRL reward function `(completions, **columns) -> list[float | None]`, sync
+    or async.
 
-    With `seconds` it is called once per sample, with lists of one entry, in a killable worker with those limits.
-    Raises TypeError for something not callable.
+    With `seconds` it is called once per sample, with lists of one entry, in a killable worker with
+    those limits. Raises TypeError for something not callable.
     """
     if isinstance(fn, Reward):
         return fn
@@ -65,9 +67,10 @@ class BatchFunction(Reward):
 class PerSample(Reward):
     """`fn(text, **row) -> float | bool | None`, sync or async, each sample in a killable worker.
 
-    fn: gets the completion's text and this sample's entry of every column. seconds, memory_mb: hard limits for one sample.
-    A sample that breaks a limit or raises earns 0.0 and says so in its outcome. Identical samples are run once a batch.
-    `completion_ids`, `prompts` and other columns are handed over only where fn names them (or takes **kwargs).
+    fn: gets the completion's text and this sample's entry of every column. seconds, memory_mb:
+    hard limits for one sample. A sample that breaks a limit or raises earns 0.0 and says so in its
+    outcome. Identical samples are run once a batch. `completion_ids`, `prompts` and other columns
+    are handed over only where fn names them (or takes **kwargs).
     """
 
     fn: Callable[..., Any]

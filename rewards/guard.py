@@ -1,7 +1,7 @@
 """Limits on what is parsed: most hostile answers are refused here in microseconds.
 
-Length, digits, nesting, the size of exponents and factorials, and operators that leave the work to the reader. An answer
-beyond a limit is wrong; the killable worker deals with what passes.
+Length, digits, nesting, the size of exponents and factorials, and operators that leave the work to
+the reader. An answer beyond a limit is wrong; the killable worker deals with what passes.
 """
 
 import re

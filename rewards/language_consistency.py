@@ -1,7 +1,9 @@
-"""Language consistency: is the reasoning written in the language asked for? (DeepSeek-R1, 2501.12948, section 2.3.2)
+"""Language consistency: is the reasoning written in the language asked for? (DeepSeek-R1,
+2501.12948, section 2.3.2)
 
-Departs from the paper in measuring letters of the language's script, not words of the language: that needs no word list and
-no language identification, separates English from Chinese exactly, and cannot separate languages that share a script.
+Departs from the paper in measuring letters of the language's script, not words of the language:
+that needs no word list and no language identification, separates English from Chinese exactly, and
+cannot separate languages that share a script.
 """
 
 from collections.abc import Sequence
@@ -13,7 +15,9 @@ from rewards.scripts import SCRIPTS, share
 
 
 def reasoning_of(text: str) -> str:
-    """What stands between `<think>` and `</think>` (or the end, where it is not closed); without tags the whole text."""
+    """What stands between `<think>` and `</think>` (or the end, where it is not closed); without
+    tags the whole text.
+    """
     before, tag, rest = text.partition("<think>")
     inside, closed, _ = (rest if tag else before).partition("</think>")
     return inside if tag or closed else text.replace("<answer>", " ").replace("</answer>", " ")
@@ -23,9 +27,9 @@ def reasoning_of(text: str) -> str:
 class LanguageConsistency(Reward):
     """Share, 0.0 to 1.0, of the reasoning's letters that are in the target language's script.
 
-    A reasoning without letters earns 0.0: silence is not consistency. The usual weight in a sum with accuracy is 0.2.
-    Symbols such as x count as Latin letters, so Chinese reasoning full of formulas stays below 1.0.
-    Raises ValueError for a language whose script is not known.
+    A reasoning without letters earns 0.0: silence is not consistency. The usual weight in a sum
+    with accuracy is 0.2. Symbols such as x count as Latin letters, so Chinese reasoning full of
+    formulas stays below 1.0. Raises ValueError for a language whose script is not known.
     """
 
     name: ClassVar[str] = "language_consistency"

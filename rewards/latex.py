@@ -1,6 +1,8 @@
-"""One spelling for answers that differ only in notation: LaTeX wrappers, spacing, signs, brackets, units.
+"""One spelling for answers that differ only in notation: LaTeX wrappers, spacing, signs, brackets,
+units.
 
-Every expression here is linear in its input (bounded repetition, no nested quantifiers), for answers may be hostile.
+Every expression here is linear in its input (bounded repetition, no nested quantifiers), for
+answers may be hostile.
 """
 
 import re
@@ -13,7 +15,7 @@ _PLAIN = str.maketrans(
         **dict.fromkeys("−–—－‐‑", "-"),
         **dict.fromkeys("\u00a0\u2002\u2003\u2007\u2009\u200a\u202f\u3000\t\r", " "),
         **dict.fromkeys(
-            "\x00\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\ufeff", ""
+            "\x00\x1f\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\ufeff", ""
         ),
         "×": r" \times ",
         "·": r" \cdot ",
@@ -34,7 +36,7 @@ _PLAIN = str.maketrans(
     }
 )
 _SPACING = re.compile(
-    r"\\[!,;:> ]|~|\\q?quad(?![a-z])|\\(?:displaystyle|textstyle|limits|phantom\{\})(?![a-z])"
+    r"(?<!\\)\\[!,;:> ]|~|\\q?quad(?![a-z])|\\(?:displaystyle|textstyle|limits|phantom\{\})(?![a-z])"
     r"|\\(?:left|right|[bB]igg?[lr]?)(?![a-z])\.?"
 )
 _FRACTION = re.compile(r"\\[dtc]frac(?![a-z])")
@@ -88,7 +90,9 @@ def unwrap(text: str) -> str:
 
 
 def tidy(text: str) -> str:
-    """LaTeX in one spelling, words kept apart: `\\dfrac56\\!` -> `\\frac{5}{6}`, `\\text{even}` -> `even`."""
+    """LaTeX in one spelling, words kept apart: `\\dfrac56\\!` -> `\\frac{5}{6}`, `\\text{even}` ->
+    `even`.
+    """
     if text.isascii() and text.isdigit():  # most answers
         return text
     text = unwrap(plain(text))
@@ -113,7 +117,9 @@ def _full_fraction(match: re.Match[str]) -> str:
 
 
 def squeeze(text: str) -> str:
-    """`tidy` without white space but that between digits: two answers with the same squeeze are the same."""
+    """`tidy` without white space but that between digits: two answers with the same squeeze are
+    the same.
+    """
     return without_spaces(tidy(text))
 
 

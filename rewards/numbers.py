@@ -1,9 +1,11 @@
-"""Plain numbers, read exactly and without sympy: integers, decimals, fractions, mixed numbers, percent, currency, units.
+"""Plain numbers, read exactly and without sympy: integers, decimals, fractions, mixed numbers,
+percent, currency, units.
 
-Choices. Thousands separators are commas, spaces or `\\!`. A percentage p% reads as p and as p/100, so a gold of 35 accepts
-`35.0\\%`, a gold of 0.07 accepts `7\\%`, and a gold of 7 refuses `0.07`. "3 million" reads as 3 and as 3000000. Numbers
-agree when they are equal exactly; a decimal agrees with a fraction it rounds (0.333333 with 1/3) where they differ by at
-most 5e-7 and by at most one part in 10^5, so tiny numbers never collide.
+Choices. Thousands separators are commas, spaces or `\\!`. A percentage p% reads as p and as p/100,
+so a gold of 35 accepts `35.0\\%`, a gold of 0.07 accepts `7\\%`, and a gold of 7 refuses `0.07`.
+"3 million" reads as 3 and as 3000000. Numbers agree when they are equal exactly; a decimal agrees
+with a fraction it rounds (0.333333 with 1/3) where they differ by at most 5e-7 and by at most one
+part in 10^5, so tiny numbers never collide.
 """
 
 import re
@@ -22,11 +24,11 @@ _SCALES = {
     "trillion": 10**12,
     "dozen": 12,
 }
-# Words that make of a number something else than that many things.
+# First words that make of a number something else than that many things.
 _NOT_UNITS = (
     r"(?:or|and|to|times|plus|minus|out|of|pi|sqrt|over|is|are|if|mod|if|by|i|e|x|y|z|n|k|a|b|c)\b"
 )
-_UNIT_WORD = rf"(?:(?!{_NOT_UNITS})[A-Za-z\u4e00-\u9fff'.]{{1,20}}(?:\^[23])?|[/-]|\^[23])"
+_UNIT_WORD = r"(?:[A-Za-z\u4e00-\u9fff'.]{1,20}(?:\^[23])?|[/-]|\^[23])"
 _ATTACHED = r"(?:[kcm]?m|[km]?g|lbs?|ft|oz|hrs?|mins?|secs?|mph|km/?h|ml|L|in|k?W|[ap]m|st|nd|rd|th|元|个|美元|只|岁|天)"
 _NUMBER = re.compile(
     rf"(?P<sign>[-+]?)\s?{_CURRENCY}?\s?(?P<sign2>[-+]?)\s?"
@@ -35,13 +37,15 @@ _NUMBER = re.compile(
     rf"|(?:(?P<whole2>\d+)[ -])?(?P<over2>{DIGITS})\s?/\s?(?P<under2>{DIGITS})"
     rf"|(?P<digits>{DIGITS})(?:[eE](?P<exp>[-+]?\d{{1,3}})|\s?(?:\\times|\\cdot|\*|x)\s?10\s?\^\s?\{{?(?P<exp2>-?\d{{1,3}})\}}?)?)"
     rf"(?:\s?(?P<percent>%|percent\b|per cent\b|pct\b|percentage\b)|\s?{_CURRENCY})?"
-    rf"(?P<units>(?:{_ATTACHED}\b)?(?:\s{_UNIT_WORD}(?:\s?{_UNIT_WORD}){{0,7}})?)\.?"
+    rf"(?P<units>(?:{_ATTACHED}\b)?(?:\s(?!{_NOT_UNITS}){_UNIT_WORD}(?:\s?{_UNIT_WORD}){{0,7}})?)\.?"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Number:
-    """A number as written. readings: the values it may stand for; exact: no decimal point was used."""
+    """A number as written. readings: the values it may stand for; exact: no decimal point was
+    used.
+    """
 
     readings: tuple[Fraction, ...]
     percent: bool
@@ -49,7 +53,9 @@ class Number:
 
 
 def read(text: str) -> Number | None:
-    """The number that the whole of a tidied text is, with currency and unit words around it; None if it is not one."""
+    """The number that the whole of a tidied text is, with currency and unit words around it; None
+    if it is not one.
+    """
     if len(text) > MAX_DIGITS:
         return None
     if text.isascii() and text.isdigit():  # most answers

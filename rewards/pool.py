@@ -1,52 +1,33 @@
-"""A pool of killable workers: hard limits on seconds and memory for each call, any function, any thread.
+"""A pool of killable workers: hard limits on seconds and memory for each call, any function, any
+thread.
 
-Why processes: a catastrophic pattern or a power of big integers holds the interpreter lock, so no thread or signal handler
-ever runs; only SIGKILL from outside is a limit. Calls are sent in runs and answered one by one, and the clock of a call
-starts with the answer before it, so a hostile call costs its neighbours nothing: they go on to a fresh worker.
+Why processes: a catastrophic pattern or a power of big integers holds the interpreter lock, so no
+thread or signal handler ever runs; only SIGKILL from outside is a limit. Calls are sent in runs
+and answered one by one, and the clock of a call starts with the answer before it, so a hostile
+call costs its neighbours nothing: they go on to a fresh worker.
 
-Pebble 5.2 was measured first (2 cores): 0.05 ms a call, a 1 s limit settled in 1.07 s. It is fast enough, but like all that
-stands on multiprocessing's spawn and forkserver its workers import the parent's `__main__` again (a training script, with
-torch), and a replaced worker imports sympy again (0.3 s). Here workers are forked from `rewards.zygote`, in milliseconds.
+Pebble 5.2 was measured first (2 cores): 0.05 ms a call, a 1 s limit settled in 1.07 s. It is fast
+enough, but like all that stands on multiprocessing's spawn and forkserver its workers import the
+parent's `__main__` again (a training script, with torch), and a replaced worker imports sympy
+again (0.3 s). Here workers are forked from `rewards.zygote`, in milliseconds.
 """
 
 import atexit
-import json
 import os
 import pickle
-import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from rewards.core import Outcome
+from rewards.batch import Batch, Call, Result
 from rewards.workers import Worker, Zygote
-
-Call = tuple[tuple[Any, ...], dict[str, Any]]
-
-LOAD_SECONDS = 60.0  # for a function's module to be imported in a worker
-_RUN = 64  # calls sent to a worker at once
-_MAX_REPLY = 1 << 20  # bytes
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What became of one call: the function's value (JSON types; None unless "ok") and the outcome.
-
-    error: the type of the exception, where the outcome is a "crash" by an exception.
-    """
-
-    value: Any
-    outcome: Outcome
-    error: str | None = None
 
 
 class Pool:
     """Up to `workers` processes, each limited to `memory_mb` MiB above what it takes at rest.
 
-    preload: modules the workers have imported before their first call. Started on first use; `close` ends it.
+    preload: modules the workers have imported before their first call. Started on first use;
+    `close` ends it.
     """
 
     def __init__(
@@ -60,10 +41,12 @@ class Pool:
         self.zygote: Zygote | None = None
 
     def run(self, fn: Callable[..., Any], calls: Sequence[Call], *, seconds: float) -> list[Result]:
-        """Call `fn(*args, **kwargs)` for each call, each within `seconds`; results in the order of the calls.
+        """Call `fn(*args, **kwargs)` for each call, each within `seconds`; results in the order of
+        the calls.
 
-        fn may be a coroutine function. Identical calls are made once. Raises TypeError where fn or an argument cannot be
-        sent to another process, RuntimeError where fn cannot be loaded there.
+        fn may be a coroutine function. Identical calls are made once. Raises TypeError where fn or
+        an argument cannot be sent to another process, RuntimeError where fn cannot be loaded
+        there.
         """
         places: dict[bytes, int] = {}
         distinct: list[Call] = []
@@ -73,7 +56,7 @@ class Pool:
             if place == len(distinct):
                 distinct.append(call)
             order.append(place)
-        results = _Batch(self, _dump_function(fn), distinct, seconds).run()
+        results = Batch(self, _dump_function(fn), distinct, seconds).run()
         return [results[place] for place in order]
 
     def take(self, *, block: bool) -> Worker | None:
@@ -111,102 +94,6 @@ class Pool:
             zygote.close()
 
 
-class _Run:
-    """The calls a worker was sent and has not answered yet, and when the first of them is overdue."""
-
-    def __init__(self, worker: Worker, calls: list[int]) -> None:
-        self.worker, self.calls = worker, calls
-        self.loaded = False
-        self.deadline = time.monotonic() + LOAD_SECONDS
-
-
-class _Batch:
-    """One `Pool.run`: spreads the calls over workers and collects the answers, all in the caller's thread."""
-
-    def __init__(self, pool: Pool, function: bytes, calls: list[Call], seconds: float) -> None:
-        self.pool, self.function, self.calls, self.seconds = pool, function, calls, seconds
-        self.todo = list(range(len(calls) - 1, -1, -1))  # a stack, first call on top
-        self.results: list[Any] = [None] * len(calls)
-        self.active: dict[Connection, _Run] = {}
-
-    def run(self) -> list[Result]:
-        try:
-            while self.todo or self.active:
-                self._send()
-                soonest = min(run.deadline for run in self.active.values())
-                for connection in wait(list(self.active), max(0.0, soonest - time.monotonic())):
-                    self._read(self.active[connection])  # type: ignore[index]
-                now = time.monotonic()
-                for run in [run for run in self.active.values() if run.deadline <= now]:
-                    if not run.loaded:
-                        raise RuntimeError(
-                            f"importing the function took more than {LOAD_SECONDS} s in a worker"
-                        )
-                    self._end(run, "timeout")
-        finally:
-            for (
-                run
-            ) in self.active.values():  # none are left unless something was raised, Ctrl-C included
-                run.worker.kill()
-                self.pool.give(None)
-        return self.results
-
-    def _send(self) -> None:
-        """Give every free worker a run of calls; waits for a worker only where this batch has none."""
-        while self.todo and (worker := self.pool.take(block=not self.active)):
-            # A quarter of what is left, so that workers of unequal luck end at about the same time.
-            size = min(_RUN, max(1, len(self.todo) // 4))
-            run = _Run(worker, [self.todo.pop() for _ in range(size)])
-            self.active[worker.connection] = run
-            calls = [self.calls[i] for i in run.calls]
-            try:
-                worker.connection.send_bytes(pickle.dumps((sys.path, self.function, calls)))
-            except OSError:
-                # A worker that died while it was idle has nothing to do with the call.
-                self._end(run, "crash" if worker.fresh else None)
-
-    def _read(self, run: _Run) -> None:
-        try:
-            message = run.worker.connection.recv_bytes(_MAX_REPLY)
-            reply = json.loads(message) if message else None
-        except (EOFError, OSError, ValueError):
-            self._end(run, "crash")
-            return
-        run.deadline = time.monotonic() + self.seconds
-        if reply is None:  # the function is loaded: the first call's clock starts
-            run.loaded = True
-        elif "load" in reply:
-            raise RuntimeError(
-                f"the function could not be loaded in a worker process ({reply['load']}); "
-                "put it into a module that can be imported"
-            )
-        else:
-            self._settle(run, reply)
-
-    def _settle(self, run: _Run, reply: dict[str, Any]) -> None:
-        self.results[run.calls.pop(0)] = Result(
-            value=reply["value"], outcome=reply["outcome"], error=reply.get("error")
-        )
-        if reply["retire"]:
-            self._end(run, None)
-        elif not run.calls:
-            del self.active[run.worker.connection]
-            self.pool.give(run.worker)
-
-    def _end(self, run: _Run, outcome: Outcome | None) -> None:
-        """Kill a run's worker; its current call gets `outcome`, the calls behind it wait for another worker."""
-        del self.active[run.worker.connection]
-        try:
-            peak = run.worker.kill()
-        finally:
-            self.pool.give(None)
-        if outcome == "crash" and peak > 0.9 * self.pool.memory_mb:
-            outcome = "memory"  # a library that aborts where it is refused memory
-        if outcome is not None:
-            self.results[run.calls.pop(0)] = Result(value=None, outcome=outcome)
-        self.todo.extend(reversed(run.calls))
-
-
 def _dump(value: Any) -> bytes:
     try:
         return pickle.dumps(value)
@@ -215,7 +102,9 @@ def _dump(value: Any) -> bytes:
 
 
 def _dump_function(fn: Callable[..., Any]) -> bytes:
-    """The function by name; by value, with cloudpickle, where it lives in `__main__` or has no name to import it by."""
+    """The function by name; by value, with cloudpickle, where it lives in `__main__` or has no
+    name to import it by.
+    """
     try:
         data = pickle.dumps(fn)
         if b"__main__" not in data:

@@ -1,4 +1,6 @@
-"""The rewards by name: `get("accuracy", unparseable=0.5)`; a wrong name or parameter is answered with the right ones."""
+"""The rewards by name: `get("accuracy", unparseable=0.5)`; a wrong name or parameter is answered
+with the right ones.
+"""
 
 import dataclasses
 import difflib
@@ -36,8 +38,8 @@ def names() -> tuple[str, ...]:
 def get(name: str, **params: Any) -> Reward:
     """The reward called `name` with its parameters.
 
-    Raises ValueError for an unknown name or a value out of range, TypeError for an unknown or missing parameter; each
-    says what to type instead.
+    Raises ValueError for an unknown name or a value out of range, TypeError for an unknown or
+    missing parameter; each says what to type instead.
     """
     if name not in REWARDS:
         raise ValueError(

@@ -1,7 +1,9 @@
-"""Repetition: a penalty for saying the same n words again (2502.03373, section 4.2, as Open R1 has it).
+"""Repetition: a penalty for saying the same n words again (2502.03373, section 4.2, as Open R1 has
+it).
 
-Departs from Open R1 where a text is Chinese, Japanese or Korean: its words are not separated by spaces (or, in Korean, are
-inflected), so n-grams are taken over characters. English counts without regard to case.
+Departs from Open R1 where a text is Chinese, Japanese or Korean: its words are not separated by
+spaces (or, in Korean, are inflected), so n-grams are taken over characters. English counts without
+regard to case.
 """
 
 from collections.abc import Sequence
@@ -13,7 +15,9 @@ from rewards.scripts import CJK, share
 
 
 def units(text: str) -> list[str]:
-    """What n-grams are made of: words between white space, or characters where at least half of the letters are CJK."""
+    """What n-grams are made of: words between white space, or characters where at least half of
+    the letters are CJK.
+    """
     words = text.lower().split()
     return list("".join(words)) if share(text, CJK) >= 0.5 else words
 
@@ -22,8 +26,9 @@ def units(text: str) -> list[str]:
 class Repetition(Reward):
     """max_penalty × (1 − distinct / total n-grams); 0.0 for a text with fewer than n units.
 
-    n: units in an n-gram. max_penalty: the value approached by a text that only repeats itself, zero or negative.
-    Raises ValueError for a positive max_penalty (it would reward repetition) and for n below 1.
+    n: units in an n-gram. max_penalty: the value approached by a text that only repeats itself,
+    zero or negative. Raises ValueError for a positive max_penalty (it would reward repetition) and
+    for n below 1.
     """
 
     name: ClassVar[str] = "repetition"

@@ -27,6 +27,8 @@ SCRIPTS = {language: re.compile(f"[{ranges}]+") for language, ranges in _RANGES.
 
 
 def share(text: str, script: re.Pattern[str]) -> float:
-    """Share of the text's letters that the script's pattern matches, 0.0 where the text has no letters."""
+    """Share of the text's letters that the script's pattern matches, 0.0 where the text has no
+    letters.
+    """
     letters = "".join(filter(str.isalpha, text))
     return (len(letters) - len(script.sub("", letters))) / len(letters) if letters else 0.0

@@ -1,4 +1,6 @@
-"""Soft overlong punishment: a completion that nears its limit loses reward gradually (DAPO, 2503.14476, equation 13)."""
+"""Soft overlong punishment: a completion that nears its limit loses reward gradually (DAPO,
+2503.14476, equation 13).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +13,8 @@ from rewards.core import Reward, Score, lengths, text_of
 class SoftOverlong(Reward):
     """0.0 up to max_len − cache, then linear to −1.0 at max_len, −1.0 beyond.
 
-    max_len, cache: in tokens where `completion_ids` are given, else in characters. Raises ValueError unless
-    0 <= cache <= max_len and max_len >= 1.
+    max_len, cache: in tokens where `completion_ids` are given, else in characters. Raises
+    ValueError unless 0 <= cache <= max_len and max_len >= 1.
     """
 
     name: ClassVar[str] = "soft_overlong"

@@ -12,10 +12,11 @@ from rewards.functions import from_trl
 class WeightedSum(Reward):
     """Σ weight × value over the terms; a reward itself, so sums nest and drop into TRL.
 
-    terms: pairs (weight, reward); a plain TRL function may stand for a reward. A part of None counts 0; the value is None
-    only where every part is. `correct` comes from the first term that judges it, `outcome` from the first that is not "ok".
-    Parts go by the terms' names, a second term of one name as "name_2". Raises ValueError without terms, TypeError for a
-    term that is not such a pair.
+    terms: pairs (weight, reward); a plain TRL function may stand for a reward. A part of None
+    counts 0; the value is None only where every part is. `correct` comes from the first term that
+    judges it, `outcome` from the first that is not "ok". Parts go by the terms' names, a second
+    term of one name as "name_2". Raises ValueError without terms, TypeError for a term that is not
+    such a pair.
 
         >>> WeightedSum(((1.0, Accuracy()), (0.2, LanguageConsistency())))
     """

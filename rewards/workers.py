@@ -1,4 +1,6 @@
-"""The parent's side of the worker processes: one zygote, and the workers it forks (see `rewards.zygote`)."""
+"""The parent's side of the worker processes: one zygote, and the workers it forks (see
+`rewards.zygote`).
+"""
 
 import json
 import os
@@ -19,7 +21,8 @@ main()"""
 
 
 class Zygote:
-    """The process that forks, kills and reaps workers, driven over a control socket. Safe from any thread.
+    """The process that forks, kills and reaps workers, driven over a control socket. Safe from any
+    thread.
 
     Raises RuntimeError where it does not start or has been killed.
     """
@@ -29,7 +32,8 @@ class Zygote:
         self.control, theirs = socket.socketpair()
         arguments = [str(theirs.fileno()), str(os.getpid()), str(memory_mb), ",".join(preload)]
         with theirs:
-            # One OpenMP thread: there are several workers, and a training job next door needs the cores.
+            # One OpenMP thread: there are several workers, and a training job next door needs the
+            # cores.
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _CODE, *arguments, json.dumps(sys.path)],
                 pass_fds=[theirs.fileno()],
@@ -54,7 +58,9 @@ class Zygote:
         return self._ask(b"fork", [theirs.fileno()])
 
     def kill(self, pid: int) -> int:
-        """Kill and reap a worker; returns its peak resident size in MiB, 0 where the zygote is gone and it too."""
+        """Kill and reap a worker; returns its peak resident size in MiB, 0 where the zygote is
+        gone and it too.
+        """
         return self._ask(b"kill %d" % pid, []) if self.alive else 0
 
     def _ask(self, message: bytes, fds: list[int]) -> int:
@@ -63,7 +69,8 @@ class Zygote:
                 socket.send_fds(self.control, [message], fds)
                 reply = self.control.recv(8, socket.MSG_WAITALL)
             except BaseException:
-                # Interrupted between question and answer: the next answer would be taken for this one.
+                # Interrupted between question and answer: the next answer would be taken for this
+                # one.
                 self.broken = True
                 self.control.close()
                 raise

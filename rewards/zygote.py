@@ -1,16 +1,19 @@
 """The process that pool workers are forked from, and the workers' own loop.
 
-`rewards.workers` starts one zygote by exec: a fresh, single-threaded interpreter that imports the symbolic comparison once
-and then forks a worker within milliseconds whenever one is wanted. It never imports the parent's `__main__`, and nothing is
-forked from a process that has threads. A worker talks to the parent over its own socket; the zygote forks, kills and reaps.
+`rewards.workers` starts one zygote by exec: a fresh, single-threaded interpreter that imports the
+symbolic comparison once and then forks a worker within milliseconds whenever one is wanted. It
+never imports the parent's `__main__`, and nothing is forked from a process that has threads. A
+worker talks to the parent over its own socket; the zygote forks, kills and reaps.
 
-Containment: a worker leads its own process group in a session without a terminal (Ctrl-C does not reach it, and killing the
-group takes its children along; those that leave the group fall to the zygote, which kills strangers), has no standard input
-or output, a hard address-space limit, and dies with the zygote, which dies with the parent.
+Containment: a worker leads its own process group in a session without a terminal (Ctrl-C does not
+reach it, and killing the group takes its children along; those that leave the group fall to the
+zygote, which kills strangers), has no standard input or output, a hard address-space limit, and
+dies with the zygote, which dies with the parent.
 """
 
 import asyncio
 import ctypes
+import gc
 import importlib
 import inspect
 import json
@@ -30,15 +33,20 @@ _MIB = 1 << 20
 
 
 def main() -> None:
-    """Serve the control socket: b"fork" with a socket attached -> pid; b"kill <pid>" -> peak MiB; end of file -> exit."""
+    """Serve the control socket: b"fork" with a socket attached -> pid; b"kill <pid>" -> peak MiB;
+    end of file -> exit.
+    """
     control = socket.socket(fileno=int(sys.argv[1]))
     parent, memory_mb, preload = int(sys.argv[2]), int(sys.argv[3]), sys.argv[4].split(",")
-    for module in filter(None, preload):
-        importlib.import_module(module)
+    for name in filter(None, preload):
+        module = importlib.import_module(name)
+        getattr(module, "warm", lambda: None)()
+    gc.freeze()  # workers share these pages; a collection in a worker would copy them
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     control.sendall(b"r")
     workers: set[int] = set()
-    # The parent's end may have been inherited by a process it forked, so its death is also watched for.
+    # The parent's end may have been inherited by a process it forked, so its death is also watched
+    # for.
     while os.getppid() == parent:
         _sweep(workers)
         if not select.select([control], [], [], 1.0)[0]:
@@ -111,8 +119,9 @@ def _address_space() -> int:
 def serve(connection: Connection, memory_mb: int) -> None:
     """Run what the parent sends until it hangs up.
 
-    In: one pickled (sys.path, pickled function, calls) a message, a call being (args, kwargs). Out: first b"" once the
-    function is loaded, then one JSON object a call. Only JSON goes back: nothing a worker says can run code in the parent.
+    In: one pickled (sys.path, pickled function, calls) a message, a call being (args, kwargs).
+    Out: first b"" once the function is loaded, then one JSON object a call. Only JSON goes back:
+    nothing a worker says can run code in the parent.
     """
     worker, rest = os.getpid(), _address_space()
     while True:
@@ -131,7 +140,9 @@ def serve(connection: Connection, memory_mb: int) -> None:
             if os.getpid() != worker:  # the function forked and came back twice
                 os._exit(0)
             grown = _address_space() - rest
-            reply["retire"] = _has_children() or grown > memory_mb * _MIB // 4
+            # Its memory is not what it was, or it is not alone: the next call gets a fresh process.
+            starved = reply["outcome"] == "memory" or grown > memory_mb * _MIB // 4
+            reply["retire"] = _has_children() or starved
             connection.send_bytes(json.dumps(reply).encode())
 
 

@@ -32,6 +32,10 @@ class Sample:
     """Cut at the token limit, without an end token."""
 
 
+class EngineError(RuntimeError):
+    """A sampler that cannot be started or used; the message says what to type instead."""
+
+
 class Engine(Protocol):
     """A sampler. `sample` keeps the order of the requests and of their seeds."""
 
@@ -39,6 +43,9 @@ class Engine(Protocol):
 
     def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Take over the trainer's weights: (name, tensor), tied ones under each of their names."""
+
+    def close(self) -> None:
+        """Stop sampling for good."""
 
 
 def seed_of(*parts: int | str) -> int:

@@ -47,6 +47,9 @@ class HfEngine:
     def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Nothing to do: the sampler is the trained model."""
 
+    def close(self) -> None:
+        """Nothing to stop."""
+
     def sample(self, requests: Sequence[Request]) -> list[list[Sample]]:
         rows = [(request.prompt, seed) for request in requests for seed in request.seeds]
         drawn: list[Sample] = []

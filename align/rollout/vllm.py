@@ -16,7 +16,7 @@ from torch import Tensor
 
 from align.config import Engine as EngineConfig
 from align.config import Sampling
-from align.rollout.engine import Request, Sample
+from align.rollout.engine import EngineError, Request, Sample
 
 BATCHED_TOKENS = 4096  # tokens vLLM prefills at once; its own default plans for far more memory
 
@@ -41,7 +41,7 @@ class VllmEngine:
         try:
             from vllm import LLM
         except ImportError as error:
-            raise ImportError(
+            raise EngineError(
                 f"vLLM cannot be imported ({error}); run `make setup`, or sample with the slower "
                 "engine: --engine.kind hf"
             ) from error
@@ -99,6 +99,10 @@ class VllmEngine:
         """Replace every weight, then forget what was cached under the old ones."""
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
         self.llm.reset_prefix_cache()
+
+    def close(self) -> None:
+        """Shut the engine down before the process group it shares with the trainer goes."""
+        self.llm.llm_engine.engine_core.shutdown()
 
 
 def _sample(output: Any) -> Sample:

@@ -1,5 +1,5 @@
 """Stages: two functions each (`collect`, `loss`), and what surrounds every one of them."""
 
-from align.stages.run import run_stage
+from align.stages.run import MISTAKES, Launch, run_stage
 
-__all__ = ["run_stage"]
+__all__ = ["MISTAKES", "Launch", "run_stage"]

@@ -123,6 +123,9 @@ class GrpoStage:
     def load_state(self, state: dict[str, Any]) -> None:
         self.cursor = state["cursor"]
 
+    def close(self) -> None:
+        self.engine.close()
+
     def _roll(self, step: int, clock: Clock) -> list[Rolled]:
         """This rank's groups, dead ones replaced as far as `refill` goes."""
         alive: list[Rolled] = []

@@ -129,16 +129,13 @@ def as_reward(reward: Callable[..., Any]) -> rewards.Reward:
 
 def set_advantages(groups: Sequence[Rolled], config: Grpo, context: Context) -> None:
     """Advantages of this rank's groups; statistics over the batch look at every rank's rewards."""
+    # A rank without groups must still take part in what all ranks gather.
+    sizes = context.gathered([len(groups)])
+    rows = context.gathered([group.values for group in groups])
     if not groups:
         return
-    local = torch.tensor([group.values for group in groups], dtype=torch.float64)
-    before = 0
-    everywhere = local
-    if context.accelerator.num_processes > 1:
-        sizes = context.gathered([len(groups)])
-        before = sum(sizes[: context.accelerator.process_index])
-        rows = context.gathered([group.values for group in groups])
-        everywhere = torch.tensor(rows, dtype=torch.float64)
+    before = sum(sizes[: context.accelerator.process_index])
+    everywhere = torch.tensor(rows, dtype=torch.float64)
     advantages = _advantages(everywhere, config)[before : before + len(groups)]
     for group, values in zip(groups, advantages.tolist(), strict=True):
         group.advantages = values

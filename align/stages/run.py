@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,62 +14,92 @@ from accelerate.utils import set_seed
 
 import data
 from align import folder, models
-from align.cli import StageRun, fail
-from align.config import Grpo, Stage
+from align.checkpoint import CheckpointError
+from align.config import Grpo, Sft, Stage
 from align.locate import Located
-from align.loop import Loop
+from align.loop import Loop, NonFiniteError
 from align.memory import expected_memory
 from align.optim import adamw
 from align.progress import console
+from align.rollout import EngineError
 from align.rollout.build import build
 from align.stages.context import Context
 from align.stages.grpo import GrpoStage
-from align.stages.rolled import as_reward
+from align.stages.rolled import RewardError, as_reward
 from align.stages.sft import SftStage
 
 EXIT_PREEMPTED = 143  # 128 + SIGTERM
+MISTAKES = (
+    data.DataError,
+    folder.FolderError,
+    CheckpointError,
+    RewardError,
+    NonFiniteError,
+    EngineError,
+)
 
 
-def run_stage(config: Stage, located: Located, run: StageRun) -> None:
-    """Train one stage into its folder. Ends the process with a message for a user's mistake."""
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """How a stage is started: `out` is the run folder, `check` validates and trains nothing."""
+
+    recipe: str
+    out: Path
+    resume: bool
+    check: bool
+    report_to: str
+
+
+def run_stage(config: Stage, located: Located, launch: Launch) -> None:
+    """Train one stage into its folder. Raises one of MISTAKES for what the user can mend."""
     logging.basicConfig(format="%(message)s")
     transformers.utils.logging.disable_progress_bar()
     if config.compute.threads:
         torch.set_num_threads(config.compute.threads)
-    stage_folder = run.folder / config.name
-    if folder.is_done(stage_folder) and run.resume:
+    stage_folder = launch.out / config.name
+    if folder.is_done(stage_folder) and launch.resume:
         console.print(f"{stage_folder} is complete already; delete it to train again")
         return
-    try:
-        rows = config.data.rows()
-        check_data(config, rows)
-        if not run.check:
-            folder.prepare(stage_folder, resume=run.resume)
-    except (data.DataError, folder.FolderError) as error:
-        fail(str(error))
+    rows = checked_rows(config)
+    if not launch.check:
+        folder.prepare(stage_folder, resume=launch.resume)
     accelerator = Accelerator(
         mixed_precision="no",  # the policy autocasts itself
-        log_with=None if run.report_to == "none" else run.report_to,
+        log_with=None if launch.report_to == "none" else launch.report_to,
         project_dir=stage_folder,
     )
-    if accelerator.is_main_process and not run.check:
+    if accelerator.is_main_process and not launch.check:
         folder.write_json(stage_folder / "config.json", folder.described(config))
-    _train(config, located, run, rows, accelerator, stage_folder)
+    _train(config, located, launch, rows, accelerator, stage_folder)
 
 
-def check_data(config: Stage, rows: Any) -> None:
-    """Rows of the right shape, and a reward that knows right from wrong on them."""
+def checked_rows(config: Stage) -> Any:
+    """The stage's rows, of the right shape, judged by a reward that knows right from wrong there."""
+    rows = config.data.rows()
+    if isinstance(config, Sft):
+        rows = _with_completion(rows)
     report = data.validate.check_rows(rows, config.kind)
     if report.duplicates:
         console.print(f"note: {report.duplicates:,} of {report.rows:,} rows are duplicates")
     if isinstance(config, Grpo) and "solution" in rows.column_names:
         data.validate.check_reward(rows, as_reward(config.reward), tolerance=0.05)
+    return rows
+
+
+def _with_completion(rows: Any) -> Any:
+    """Rows that hold something to learn; word problems without a worked answer do not."""
+    columns = [name for name in ("completion", "messages") if name in rows.column_names]
+    kept = [i for i, row in enumerate(rows) if any(row[name] is not None for name in columns)]
+    if not kept or len(kept) == len(rows):
+        return rows  # nothing to leave out, or nothing at all: the validator says what is missing
+    console.print(f"left out {len(rows) - len(kept):,} of {len(rows):,} rows without a completion")
+    return rows.select(kept)
 
 
 def _train(
     config: Stage,
     located: Located,
-    run: StageRun,
+    launch: Launch,
     rows: Any,
     accelerator: Accelerator,
     stage_folder: Path,
@@ -78,7 +109,8 @@ def _train(
         path = models.ready(located)
     tokenizer = models.load_tokenizer(path, trust_remote_code=config.trust_remote_code)
     policy = _policy(config, path, accelerator)
-    reason = None if config.compute.layout == "padded" else models.why_not_packed(policy)
+    padded = config.compute.layout == "padded"
+    reason = None if padded else models.why_not_packed(policy, longest=_longest(config))
     if reason and accelerator.is_main_process:
         console.print(f"padded batches instead of shared-prefix packs: {reason}")
     optimizer = adamw(policy, config.optim)
@@ -88,15 +120,15 @@ def _train(
         policy=wrapped,
         tokenizer=tokenizer,
         model_path=path,
-        padded=config.compute.layout == "padded" or reason is not None,
+        padded=padded or reason is not None,
         folder=stage_folder,
     )
-    stage = _stage(config, context, rows, run)
+    stage = _stage(config, context, rows, launch)
     if accelerator.is_main_process:
         _announce(config, stage, context)
-    if run.check:
+    if launch.check:
         return
-    accelerator.init_trackers(f"align-{config.name}", {"recipe": run.recipe})
+    accelerator.init_trackers(f"align-{config.name}", {"recipe": launch.recipe})
     loop = Loop(
         stage,
         config,
@@ -105,7 +137,8 @@ def _train(
         accelerator=accelerator,
         folder=stage_folder,
     )
-    finished = loop.run(resume=run.resume)
+    finished = loop.run(resume=launch.resume)
+    stage.close()
     accelerator.end_training()
     if not finished:
         console.print("stopped by SIGTERM after a checkpoint; continue with --resume")
@@ -120,6 +153,13 @@ def _train(
         console.print(f"wrote {stage_folder / 'model'}")
 
 
+def _longest(config: Stage) -> int:
+    """Tokens of the longest sequence that the stage lets in."""
+    if isinstance(config, Grpo):
+        return config.sampling.max_prompt_tokens + config.sampling.max_tokens
+    return config.max_tokens
+
+
 def _policy(config: Stage, path: str, accelerator: Accelerator) -> models.Policy:
     model = models.load_causal_lm(
         path, device=accelerator.device, trust_remote_code=config.trust_remote_code
@@ -130,13 +170,18 @@ def _policy(config: Stage, path: str, accelerator: Accelerator) -> models.Policy
         model.gradient_checkpointing_enable({"use_reentrant": False})
     temperature = config.sampling.temperature if isinstance(config, Grpo) else 1.0
     autocast = torch.bfloat16 if config.compute.precision == "bf16" else None
-    return models.Policy(model, temperature=temperature, autocast=autocast)
+    return models.Policy(
+        model,
+        temperature=temperature,
+        autocast=autocast,
+        entropy_gradient=isinstance(config, Grpo) and config.entropy != 0,
+    )
 
 
-def _stage(config: Stage, context: Context, rows: Any, run: StageRun) -> SftStage | GrpoStage:
+def _stage(config: Stage, context: Context, rows: Any, launch: Launch) -> SftStage | GrpoStage:
     if not isinstance(config, Grpo):
         return SftStage(config, context, rows)
-    engine = _NoEngine() if run.check else build(
+    engine = _NoEngine() if launch.check else build(
         config.engine,
         sampling=config.sampling,
         path=context.model_path,

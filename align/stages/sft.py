@@ -65,6 +65,9 @@ class SftStage:
     def load_state(self, state: dict[str, Any]) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
 
 def _rendered(rows: Any, config: Sft, context: Context) -> list[Rendered]:
     """Every row as ids and mask; those over the limit are dropped and counted."""

@@ -166,6 +166,7 @@ def test_qwen3s_forgetful_template_is_replaced_by_trls_training_variant():
     ("row", "said"),
     [
         ({"prompt": QUESTION, "completion": "4"}, "both messages or both strings"),
+        ({"completion": "4", "messages": QUESTION + ANSWER}, "both messages or both strings"),
         ({"prompt": QUESTION}, "a row needs prompt and completion"),
         ({"messages": QUESTION}, "no assistant turn"),
         ({"messages": ANSWER}, "starts with the assistant"),

@@ -3,9 +3,9 @@ import sys
 
 CODE = """
 import sys, time
-start = time.perf_counter()
+start = time.process_time()
 import data
-print(time.perf_counter() - start)
+print(time.process_time() - start)
 heavy = {"torch", "transformers", "datasets", "pyarrow", "align", "reasoning_gym"}
 print(*sorted(heavy & set(sys.modules)))
 data.Arithmetic(), data.resolve("gsm8k")

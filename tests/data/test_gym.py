@@ -19,6 +19,7 @@ def test_rows_carry_the_gold_and_what_the_packages_own_scorer_needs():
     assert check_rows(rows, "evaluate").duplicates == 0
     scorer = reasoning_gym.create_dataset("gcd", size=1, seed=0)
     for row in rows:
+        assert json.loads(row["metadata"])["source_dataset"] == row["task"] == "gcd"
         entry = {"metadata": json.loads(row["metadata"]), "answer": row["solution"]}
         assert scorer.score_answer(row["solution"], entry) == 1.0
         assert scorer.score_answer("0", entry) < 1.0
@@ -34,8 +35,10 @@ def test_train_and_test_are_disjoint_for_all_seeds():
 
 
 def test_no_problem_comes_twice_and_the_seed_decides():
+    few = (("min_terms", 2), ("max_terms", 2), ("max_digits", 1))
+    narrow = questions(size=60, seed=1, params=few)
+    assert len(narrow) == len(set(narrow)) == 60
     found = questions(size=100, seed=1)
-    assert len(set(found)) == 100
     assert found == questions(size=100, seed=1)
     assert found != questions(size=100, seed=2)
 

@@ -81,7 +81,7 @@ def test_a_plain_trl_function_is_judged_by_its_value():
         return Exact()(completions, solution=solution, **columns)
 
     assert check_reward(ROWS, accuracy).gold == 1.0
-    with pytest.raises(RewardCheckError, match="row 0"):
+    with pytest.raises(RewardCheckError, match="row 0: the reward does not judge the gold"):
         check_reward(ROWS, lambda completions, **columns: [0.5] * len(completions))
 
 

@@ -13,7 +13,6 @@ from data import (
     UltraFeedback,
     shapes,
 )
-from data.mappers import boxed
 
 
 def user(text):
@@ -257,6 +256,22 @@ def test_a_transcript_that_differs_earlier_has_the_earlier_prompt(tmp_path):
     assert found["rejected"] == assistant("B") + user("C") + assistant("D")
 
 
+def test_dialogues_that_part_at_a_users_turn_or_end_early_go_back_to_the_answer_before(tmp_path):
+    head = user("a") + assistant("b")
+    longer = {"chosen": head, "rejected": head + user("c") + assistant("d")}
+    parted = {"chosen": head + user("c") + assistant("d"), "rejected": head + user("e")}
+    for row in (longer, parted):
+        found = local(tmp_path, row).rows()[0]
+        assert found["prompt"] == user("a")
+        assert found["chosen"] == row["chosen"][1:]
+        assert found["rejected"] == row["rejected"][1:]
+
+
+def test_labels_become_booleans(tmp_path):
+    rows = local(tmp_path, *({"text": "one two three four five", "label": each} for each in (0, 1)))
+    assert [(type(each), each) for each in rows.rows()["label"]] == [(bool, False), (bool, True)]
+
+
 @pytest.mark.parametrize(
     ("answer", "uses"),
     [
@@ -268,20 +283,3 @@ def test_a_transcript_that_differs_earlier_has_the_earlier_prompt(tmp_path):
 def test_a_wrong_countdown_solution_is_no_completion(tmp_path, answer, uses):
     row = {"nums": [44, 19, 35], "target": 98, "solution": f"x</think><answer>{answer}</answer>"}
     assert local(tmp_path, row).rows()[0]["completion"] is None, uses
-
-
-@pytest.mark.parametrize(
-    ("text", "content"),
-    [
-        (r"\boxed{1} and \boxed{2}", "2"),
-        (r"\boxed{\frac{a}{b}}", r"\frac{a}{b}"),
-        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
-        (r"\boxed{\text{left \{ open}}", r"\text{left \{ open}"),
-        (r"\boxed {7}", "7"),
-        (r"\boxed{4} then \boxed{unfinished", "4"),
-        (r"\boxed{}", None),
-        ("none", None),
-    ],
-)
-def test_boxed_reads_the_last_complete_box(text, content):
-    assert boxed(text) == content

@@ -1,0 +1,157 @@
+"""Things that happen to a run at a chosen place, set up inside its process before it starts."""
+
+import dataclasses
+import io
+import json
+import os
+import signal
+from pathlib import Path
+
+import torch
+
+import align.checkpoint
+import align.folder
+import align.models
+import align.stages.grpo
+import rewards
+from align.loop import Loop
+from align.rollout.hf import HfEngine
+
+
+def _strike(number=signal.SIGKILL):
+    os.kill(os.getpid(), number)
+
+
+def _before(owner, name, times, action):
+    """Run `action` before call number `times` (from 1) of `owner.name`."""
+    original, calls = getattr(owner, name), iter(range(1, 10**9))
+
+    def wrapped(*args, **kwargs):
+        if next(calls) == times:
+            action(*args, **kwargs)
+        return original(*args, **kwargs)
+
+    setattr(owner, name, wrapped)
+
+
+def record_judged(file):
+    """No harm: write down what the accuracy reward is asked, a row (text, solution)."""
+    original = rewards.Accuracy.score
+
+    def score(self, completions, *, solution, **columns):
+        with Path(file).open("a") as out:
+            for completion, gold in zip(completions, solution, strict=True):
+                text = completion if isinstance(completion, str) else completion[-1]["content"]
+                out.write(json.dumps([text, gold]) + "\n")
+        return original(self, completions, solution=solution, **columns)
+
+    rewards.Accuracy.score = score
+
+
+def while_writing(save):
+    """SIGKILL with half of checkpoint number `save` on disk."""
+    original = torch.save
+
+    def half(state, file):
+        buffer = io.BytesIO()
+        original(state, buffer)
+        file.write(buffer.getvalue()[: buffer.tell() // 2])
+        file.flush()
+        _strike()
+
+    _before(torch, "save", save, half)
+
+
+def before_rename(save):
+    """SIGKILL with checkpoint number `save` complete, under its temporary name."""
+    original, calls = Path.rename, iter(range(1, 10**9))
+
+    def rename(self, target):
+        if Path(target).name.startswith("step-") and next(calls) == save:
+            _strike()
+        return original(self, target)
+
+    Path.rename = rename
+
+
+def after_rename(save):
+    """SIGKILL with the checkpoint in place and the old one not removed yet."""
+    _before(align.checkpoint, "_sync_folder", save, lambda *_: _strike())
+
+
+def between_minibatches(step):
+    """SIGKILL before optimizer step number `step`."""
+    _before(Loop, "_optimizer_step", step, lambda *_: _strike())
+
+
+def after_export():
+    """SIGKILL with the model written and done.json not."""
+    original = align.folder.write_json
+
+    def write_json(path, value):
+        if path.name == "done.json":
+            _strike()
+        original(path, value)
+
+    align.folder.write_json = write_json
+
+
+def during_export():
+    """SIGKILL with the model half written."""
+    original = align.models.save
+
+    def save(model, tokenizer, folder):
+        original(model, tokenizer, folder)
+        (folder / "tokenizer.json").unlink()
+        _strike()
+
+    align.models.save = save
+
+
+def term_while_sampling(call, marker):
+    """SIGTERM inside sampling call number `call`; `marker` is written if sampling goes on."""
+
+    def action(*_):
+        _strike(signal.SIGTERM)
+        Path(marker).write_text("sampled on")
+
+    _before(HfEngine, "sample", call, action)
+
+
+def term_in_minibatch(step):
+    """SIGTERM before optimizer step number `step`."""
+    _before(Loop, "_optimizer_step", step, lambda *_: _strike(signal.SIGTERM))
+
+
+def term_on_rank_1(step):
+    """SIGTERM to the second of several processes, before optimizer step number `step`."""
+    if os.environ["RANK"] == "1":
+        term_in_minibatch(step)
+
+
+def dead_prompts(rows):
+    """No harm: every completion of these data-set rows counts as wrong, the others' do not all."""
+    original = align.stages.grpo.Roller.score
+
+    def score(self, step, groups):
+        original(self, step, groups)
+        for group in groups:
+            right = [0.0 if group.row in rows else float(i % 2) for i in range(len(group.scores))]
+            group.scores = [
+                dataclasses.replace(kept, correct=value)
+                for kept, value in zip(group.scores, right, strict=True)
+            ]
+
+    align.stages.grpo.Roller.score = score
+
+
+def equal_rewards():
+    """No harm: every completion earns the same."""
+    original = align.stages.grpo.Roller.score
+
+    def score(self, step, groups):
+        original(self, step, groups)
+        for group in groups:
+            group.scores = [dataclasses.replace(kept, value=0.25) for kept in group.scores]
+
+    align.stages.grpo.Roller.score = score

@@ -1,0 +1,31 @@
+"""`import rewards` is quick and loads no torch, no sympy and nothing else of this project; scoring
+does not either.
+"""
+
+import subprocess
+import sys
+import textwrap
+
+CODE = textwrap.dedent(
+    """
+    import sys, time began = time.perf_counter() import rewards seconds = time.perf_counter() -
+    began assert rewards.get("accuracy")(["\\\\boxed{x+1}", "#### 18"], solution=["1+x", "18"]) ==
+    [1.0, 1.0] for name in rewards.names():
+        params = {"max_len": 9, "cache": 3} if name == "soft_overlong" else {}
+        rewards.get(name, **params)(["<think>a</think><answer>4</answer>"], solution=["4"])
+    import rewards.adapters loaded = sorted({module.partition(".")[0] for module in sys.modules})
+    print(seconds, *[m for m in ("torch", "sympy", "numpy", "align", "data", "math_verify") if m in
+    loaded])
+    """
+)
+
+
+def test_light_and_quick() -> None:
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", CODE], capture_output=True, text=True, check=True, timeout=60
+        ).stdout.split()
+        for _ in range(3)
+    ]
+    assert [run[1:] for run in runs] == [[], [], []]
+    assert min(float(run[0]) for run in runs) < 0.3
