@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import psutil
 import tyro
 
 from align import folder, recipe
@@ -109,7 +110,7 @@ def _run_stage(stage: Stage, run: ChainRun, flags: list[str]) -> None:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", *_launcher(run)]
     command += [str(SCRIPTS / f"{stage.kind}.py"), *_common(run), "--stage", stage.name]
     command += ["--report-to", run.report_to, *flags]
-    _call(command)
+    _call(command, launched=True)
 
 
 def _launcher(run: ChainRun) -> list[str]:
@@ -128,7 +129,7 @@ def _evaluate(model: str, run: ChainRun, overrides: list[str]) -> None:
     if (run.folder / "evaluations" / f"{label}.json").is_file():
         return
     command = [sys.executable, str(SCRIPTS / "evaluate.py"), *_common(run)]
-    _call([*command, "--model", model, "--label", label, *overrides])
+    _call([*command, "--model", model, "--label", label, *overrides], launched=False)
 
 
 def _report(run: ChainRun) -> None:
@@ -143,15 +144,30 @@ def _common(run: ChainRun) -> list[str]:
     return ["--recipe", run.recipe, "--out", str(run.folder)]
 
 
-def _call(command: list[str]) -> None:
-    """Run to the end, passing SIGTERM on; end with the child's own exit code if it fails."""
+def _call(command: list[str], *, launched: bool) -> None:
+    """Run to the end, passing SIGTERM on; end with the child's own exit code if it fails.
+
+    launched: the child is a launcher. It would die of SIGTERM before its own child has saved a
+    checkpoint, so that one is told instead, and waited for.
+    """
     child = subprocess.Popen(command)
-    previous = signal.signal(signal.SIGTERM, lambda *_: child.send_signal(signal.SIGTERM))
+    asked = False
+
+    def pass_on(*_: Any) -> None:
+        nonlocal asked
+        asked = True
+        process = psutil.Process(child.pid)
+        for told in (launched and process.children()) or [process]:
+            told.terminate()
+
+    previous = signal.signal(signal.SIGTERM, pass_on)
     try:
         code = child.wait()
     except KeyboardInterrupt:
         code = child.wait()  # the terminal has told the child already
     finally:
         signal.signal(signal.SIGTERM, previous)
+    if asked and code:
+        raise SystemExit(128 + signal.SIGTERM)
     if code:
         raise SystemExit(code if code > 0 else 128 - code)

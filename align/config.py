@@ -1,4 +1,4 @@
-"""Configuration: frozen, keyword-only dataclasses. One for each part of a stage, one for each stage.
+"""Configuration: frozen, keyword-only dataclasses, one for each part of a stage and each stage.
 
 Values live in `recipes/`; every field here is also a dotted flag of the stage's script
 (`--optim.lr 2e-6`). Nothing here imports torch, so `--help` answers at once.
@@ -169,7 +169,7 @@ class Grpo(Stage):
     iterations: int = 1
     """Passes over a rollout."""
     importance: Literal["token", "sequence", "off"] = "token"
-    """Correction for the sampler's own log-probs differing from the trainer's: truncated weights."""
+    """Truncated weights that correct the sampler's log-probs to the trainer's."""
     importance_cap: float = 2.0
     mask_truncated: bool = False
     """Completions cut at max_tokens do not train."""

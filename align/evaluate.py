@@ -134,8 +134,9 @@ def _write(
 def line(summary: dict[str, Any]) -> str:
     """The summary in one line for the terminal."""
     parts = [
-        f"{name} {summary[name]['mean']:.1%} [{summary[name]['low']:.1%}, {summary[name]['high']:.1%}]"
+        f"{name} {share['mean']:.1%} [{share['low']:.1%}, {share['high']:.1%}]"
         for name in ("strict", "lenient", "format")
+        for share in [summary[name]]
     ]
     return (
         f"{summary['label']}: {'  '.join(parts)}  n={summary['n']:,}  "

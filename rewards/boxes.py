@@ -5,10 +5,10 @@ comma); and in what an unclosed box is: no answer, for it may have been cut off 
 """
 
 import re
+from collections import deque
 
 # Between the boxes of one run: all of them answer a gold that is a list, the last one any other.
 JOIN = "\x1f"
-_GAP = 10  # characters between the boxes of one run
 
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _BOX_TOKEN = re.compile(r"\\(?:boxed|fbox)\s?\{|\\[{}\\]|[{}]")
@@ -16,6 +16,11 @@ _OPEN_BOX = re.compile(r"\\(?:boxed|fbox)\s{1,3}([^\s{}$][^{}$\n]{0,100})")
 SEPARATOR = re.compile(
     r"[\s,;$.&]|and|or|\\text\s?\{\s?(?:and|or)\s?\}|\\(?:quad|[,;! ])|\\\(|\\\)"
 )
+
+
+def last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    """The last of the pattern's matches from left to right."""
+    return next(iter(deque(pattern.finditer(text), maxlen=1)), None)
 
 
 def last_tag(text: str) -> tuple[int, str]:
@@ -52,14 +57,12 @@ def last_boxes(text: str) -> tuple[int, str]:
             if is_box and not any(outer for outer, _, _ in stack[-4:]):
                 boxes.append((start, match.end(), text[inner : match.start()]))
     if not boxes:
-        match = None
-        for match in _OPEN_BOX.finditer(text):
-            pass
+        match = last_match(_OPEN_BOX, text)
         return (match.end(), match[1]) if match else (-1, "")
     run = [boxes[-1]]
     for box in reversed(boxes[:-1]):
         gap = text[box[1] : run[0][0]]
-        if len(gap) > _GAP or SEPARATOR.sub("", gap):
+        if SEPARATOR.sub("", gap):
             break
         if box[2] == run[0][2]:
             run[0] = (box[0], run[0][1], run[0][2])

@@ -92,14 +92,14 @@ def column(name: str, count: int, columns: dict[str, Any], *, reward: str) -> li
     if name not in columns:
         given = ", ".join(sorted(columns)) or "none"
         raise ValueError(
-            f"the reward {reward!r} needs the column {name!r}, one entry per completion; columns given: {given}. "
-            f"Rename the data set's column, or pass {name}=[...]"
+            f"the reward {reward!r} needs the column {name!r}, one entry per completion; "
+            f"columns given: {given}. Rename the data set's column, or pass {name}=[...]"
         )
     values = list(columns[name])
     if len(values) != count:
         raise ValueError(
-            f"the column {name!r} has {len(values)} entries for {count} completions (reward {reward!r}); "
-            "pass one entry per completion"
+            f"the column {name!r} has {len(values)} entries for {count} completions "
+            f"(reward {reward!r}); pass one entry per completion"
         )
     return values
 

@@ -1,9 +1,9 @@
 """The final answer in a completion, and the gold answer in a solution.
 
-Order: what stands in `<answer>…</answer>` or `\\boxed{}`; then what is announced (`#### 18`, `A:
-18`, "the answer is 18", 答案是18); then, where the whole text is one expression, that; then the last
-formula or number. Within a rank the last one given counts. Where a reasoning is closed by
-`</think>`, only what follows it is read.
+Order: what stands in `<answer>…</answer>` or `\\boxed{}`; then what is announced (`#### 18`,
+`A: 18`, "the answer is 18", 答案是18); then, where the whole text is one expression, that; then
+the last formula or number. Within a rank the last one given counts. Where a reasoning is closed
+by `</think>`, only what follows it is read.
 
 Departs from math-verify, which reads LaTeX unless told otherwise, takes the first number after the
 word "answer", and joins distant boxes. Calculator annotations (`<<9*2=18>>18`) are read as their
@@ -15,7 +15,7 @@ import re
 from rewards import numbers
 from rewards.boxes import last_boxes, last_tag
 from rewards.latex import plain, tidy, unwrap
-from rewards.phrases import has_digit, is_expression, last_value, reduce
+from rewards.phrases import SENTENCE_END, has_digit, is_expression, last_value, reduce
 
 TAIL = 50_000
 _MARKS_TRIED = 8
@@ -24,8 +24,10 @@ _SPACES = re.compile(r"[ \t\u00a0]{2,}")
 _ANNOTATION = re.compile(r"<<[^<>\n]{0,200}=([^<>=\n]{0,40})>>(\s?\$?\s?-?[\d.,]{1,40})?")
 _MARK = re.compile(
     r"^[ \t]{0,8}#{4}[ \t]?(?P<hash>[^\n]{1,400})"
-    r"|(?:^|(?<=[\n.>*]))[ \t]{0,8}\*{0,3}(?:A|ANS)\*{0,3}[ \t]?[:：]\*{0,3}[ \t]?\n?(?P<label>[^\n]{1,400})"
-    r"|\banswers?\b\*{0,3}(?:[^.\n:=：]{0,60}?(?:\bis\b|\bare\b|\bequals\b|\bbe\b)|[^.\n:=：]{0,30}?(?=[:=：]))"
+    r"|(?:^|(?<=[\n.>*]))[ \t]{0,8}\*{0,3}(?:A|ANS)\*{0,3}[ \t]?[:：]\*{0,3}[ \t]?\n?"
+    r"(?P<label>[^\n]{1,400})"
+    r"|\banswers?\b\*{0,3}"
+    r"(?:[^.\n:=：]{0,60}?(?:\bis\b|\bare\b|\bequals\b|\bbe\b)|[^.\n:=：]{0,30}?(?=[:=：]))"
     r"\*{0,3}[ \t]?[:=：]?\*{0,3}\s{0,3}(?P<phrase>[^\n]{1,400})"
     r"|答案(?:是|为|[:：])?[:：]?[ \t]?(?P<chinese>[^\n。]{1,400})",
     re.IGNORECASE | re.MULTILINE,
@@ -53,7 +55,7 @@ def gold_of(solution: str) -> str:
     marked = _marked(_ANNOTATION.sub(_result, text[-TAIL:]))
     if marked or is_expression(text):
         return marked or text
-    worked = "\n" in text or _SENTENCE_END.search(text[:-1]) is not None
+    worked = "\n" in text or SENTENCE_END.search(text[:-1]) is not None
     return last_value(text[-TAIL:]) if worked else text
 
 

@@ -56,7 +56,8 @@ class BatchFunction(Reward):
         values = list(values)
         if len(values) != len(completions):
             raise ValueError(
-                f"the reward function {self.name!r} returned {len(values)} values for {len(completions)} completions; "
+                f"the reward function {self.name!r} returned {len(values)} values for "
+                f"{len(completions)} completions; "
                 "return one per completion, None where it does not apply"
             )
         values = [None if value is None else float(value) for value in values]
@@ -120,7 +121,7 @@ def _number(value: Any, name: str) -> float | None:
     if value is None or isinstance(value, (bool, int, float)):
         return None if value is None else float(value)
     raise TypeError(
-        f"the function {name!r} must return a number or None for a sample, not {type(value).__name__}"
+        f"the function {name!r} must return a number or None, not {type(value).__name__}"
     )
 
 

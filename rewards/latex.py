@@ -36,7 +36,8 @@ _PLAIN = str.maketrans(
     }
 )
 _SPACING = re.compile(
-    r"(?<!\\)\\[!,;:> ]|~|\\q?quad(?![a-z])|\\(?:displaystyle|textstyle|limits|phantom\{\})(?![a-z])"
+    r"(?<!\\)\\[!,;:> ]|~|\\q?quad(?![a-z])"
+    r"|\\(?:displaystyle|textstyle|limits|phantom\{\})(?![a-z])"
     r"|\\(?:left|right|[bB]igg?[lr]?)(?![a-z])\.?"
 )
 _FRACTION = re.compile(r"\\[dtc]frac(?![a-z])")
@@ -57,7 +58,7 @@ _WRAPS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**")
 
 
 def plain(text: str) -> str:
-    """The text without invisible characters, with one spelling of minus signs, digits and spaces."""
+    """The text without invisible characters, with one spelling of signs, digits and spaces."""
     return text.translate(_PLAIN)
 
 

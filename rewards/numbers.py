@@ -29,7 +29,10 @@ _NOT_UNITS = (
     r"(?:or|and|to|times|plus|minus|out|of|pi|sqrt|over|is|are|if|mod|if|by|i|e|x|y|z|n|k|a|b|c)\b"
 )
 _UNIT_WORD = r"(?:[A-Za-z\u4e00-\u9fff'.]{1,20}(?:\^[23])?|[/-]|\^[23])"
-_ATTACHED = r"(?:[kcm]?m|[km]?g|lbs?|ft|oz|hrs?|mins?|secs?|mph|km/?h|ml|L|in|k?W|[ap]m|st|nd|rd|th|元|个|美元|只|岁|天)"
+_ATTACHED = (
+    r"(?:[kcm]?m|[km]?g|lbs?|ft|oz|hrs?|mins?|secs?|mph|km/?h|ml|L|in|k?W|[ap]m|st|nd|rd|th"
+    r"|元|个|美元|只|岁|天)"
+)
 _NUMBER = re.compile(
     rf"(?P<sign>[-+]?)\s?{_CURRENCY}?\s?(?P<sign2>[-+]?)\s?"
     r"(?:(?P<before>\d{0,20})\.(?P<once>\d{0,20})\\overline\{?(?P<again>\d{1,20})\}?"

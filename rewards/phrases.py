@@ -6,14 +6,14 @@ All scans are linear (bounded repetition), for phrases may be hostile.
 import re
 
 from rewards import numbers
-from rewards.boxes import SEPARATOR
+from rewards.boxes import SEPARATOR, last_match
 from rewards.latex import tidy, unwrap
 
 _MATH = re.compile(
     r"\$\$([^$]{1,1000})\$\$|(?<![\\$])\$(?=[^\s$])([^$\n]{1,400}?)(?<=[^\s\\])\$(?!\d)"
     r"|\\\(((?:[^\\\n]|\\[^)\n]){1,400}?)\\\)|\\\[((?:[^\\]|\\[^\]]){1,1000}?)\\\]"
 )
-_SENTENCE_END = re.compile(r"[.!?。](?=\s|$)(?!\s?\d)")
+SENTENCE_END = re.compile(r"[.!?。](?=\s|$)(?!\s?\d)")
 _REASON = re.compile(r"\b(?:because|since|as there|given that)\b")
 _NUMBER = re.compile(
     r"(?:(?<![\w.)\]}])[-+]\s?)?(?:[$€£¥₹]\s?)?(?:(?<![\w.)\]}])-)?(?<![\w.])"
@@ -44,7 +44,7 @@ def reduce(phrase: str, *, heading: bool) -> str:
         return phrase
     if heading:  # "#### Step 2" is a heading of Markdown's; "#### 18 = 9 * 2 eggs" is an answer
         return _number_in(phrase) if phrase[:1] in "-+$€£(.0123456789" else ""
-    end = _SENTENCE_END.search(phrase) or _REASON.search(phrase)
+    end = SENTENCE_END.search(phrase) or _REASON.search(phrase)
     sentence = unwrap(phrase[: end.start()] if end else phrase)
     if sentence != phrase and (is_expression(sentence) or numbers.read(tidy(sentence)) is not None):
         return sentence
@@ -84,12 +84,8 @@ def _number_in(sentence: str) -> str:
 
 def last_value(text: str) -> str:
     """The last formula or number of a text; "" if it has neither."""
-    number = None
-    for number in _NUMBER.finditer(text):
-        pass
-    span = None
-    for span in _MATH.finditer(text):
-        pass
+    number = last_match(_NUMBER, text)
+    span = last_match(_MATH, text)
     if span and (number is None or span.end() >= number.end()):
         return next(filter(None, span.groups()))
     return number[0].strip() if number else ""

@@ -115,7 +115,8 @@ def _dump_function(fn: Callable[..., Any]) -> bytes:
         import cloudpickle
     except ImportError:
         raise TypeError(
-            f"{fn!r} cannot be sent to a worker process: define it at the top level of a module, or pip install cloudpickle"
+            f"{fn!r} cannot be sent to a worker process: define it at the top level of a module, "
+            "or pip install cloudpickle"
         ) from None
     return cloudpickle.dumps(fn)
 

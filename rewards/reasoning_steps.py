@@ -32,8 +32,8 @@ MARKER = re.compile(
 class ReasoningSteps(Reward):
     """min(1, markers / target): full reward from `target` step markers on.
 
-    Markers: `Step 1:`, numbered lines, bullets, First … Tenth, Next, Finally, and the Chinese 步骤1,
-    第一, 下一步, 最后. Raises ValueError for a target below 1.
+    Markers: `Step 1:`, numbered lines, bullets, First … Tenth, Next, Finally, and the Chinese
+    步骤1, 第一, 下一步 and 最后. Raises ValueError for a target below 1.
     """
 
     name: ClassVar[str] = "reasoning_steps"

@@ -38,8 +38,8 @@ class Repetition(Reward):
     def __post_init__(self) -> None:
         if self.max_penalty > 0:
             raise ValueError(
-                f"max_penalty must be zero or negative, not {self.max_penalty}: a positive one rewards repetition; "
-                f"did you mean max_penalty={-self.max_penalty}?"
+                f"max_penalty must be zero or negative, not {self.max_penalty}: "
+                f"a positive one rewards repetition; did you mean max_penalty={-self.max_penalty}?"
             )
         if self.n < 1:
             raise ValueError(f"n must be at least 1 unit, not {self.n}")

@@ -24,7 +24,8 @@ class SoftOverlong(Reward):
     def __post_init__(self) -> None:
         if self.max_len < 1 or not 0 <= self.cache <= self.max_len:
             raise ValueError(
-                f"0 <= cache <= max_len and max_len >= 1 must hold, not cache={self.cache}, max_len={self.max_len}"
+                "0 <= cache <= max_len and max_len >= 1 must hold, "
+                f"not cache={self.cache}, max_len={self.max_len}"
             )
 
     def score(self, completions: Sequence[Any], **columns: Any) -> list[Score]:

@@ -87,7 +87,7 @@ class Zygote:
         self.process.wait()
 
     def forget(self) -> None:
-        """In a process forked from the parent: let go of the socket without a word to the zygote."""
+        """In a process forked from the parent: let go of the socket without a word to it."""
         os.close(self.control.detach())
 
 

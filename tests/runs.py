@@ -167,7 +167,7 @@ def _run(order):
                 codes[pid] = os.waitstatus_to_exitcode(status)
             elif order["kill_after"] and _used(pid) > order["kill_after"]:
                 os.kill(pid, signal.SIGKILL)
-            elif time.monotonic() - begun > 180 or any(codes.values()):
+            elif time.monotonic() - begun > 400 or any(codes.values()):
                 os.kill(pid, signal.SIGKILL)  # stuck, or waiting for a rank that failed
         time.sleep(0.002)
     return {"codes": [codes[pid] for pid in pids], "seconds": used}

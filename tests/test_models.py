@@ -82,7 +82,7 @@ def test_packed_log_probs_are_the_plain_models(name):
     """Also the logits' scale and soft cap of the architecture, at a temperature."""
     config, changes = PACKED[name]
     model = tiny.model(config, **changes)
-    policy = Policy(model, temperature=0.7)
+    policy = Policy(model, temperature=0.7).eval()  # GPT-2 and OPT have dropout
     assert why_not_packed(policy, longest=24) is None
     with torch.no_grad():
         got, entropy = policy(pack([group()], token_budget=100)[0])

@@ -7,7 +7,8 @@ out depends on no global random state.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -73,7 +74,7 @@ class HfEngine:
         chooser = _Chooser(self.sampling, [seed for _, seed in rows])
         was_training = self.model.training
         self.model.eval()
-        with precision(device, self.autocast):
+        with precision(device, self.autocast), _own_settings_off(self.model):
             out = self.model.generate(
                 ids.to(device),
                 attention_mask=attended.to(device),
@@ -95,18 +96,27 @@ class HfEngine:
         return samples
 
     def _generation_config(self) -> GenerationConfig:
-        # Spelt out: `generate` fills what is left open from the model's own generation config,
-        # where Qwen's instruct models keep a repetition penalty.
         return GenerationConfig(
             do_sample=False,
-            num_beams=1,
             max_new_tokens=self.sampling.max_tokens,
             eos_token_id=self.stop,
             pad_token_id=self.stop[0],
-            repetition_penalty=1.0,
-            no_repeat_ngram_size=0,
-            use_cache=True,
         )
+
+
+@contextmanager
+def _own_settings_off(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, the model has no generation settings of its own.
+
+    `generate` fills what a call leaves open from there, and Qwen's instruct models keep a
+    repetition penalty: samples would not come from the distribution that is trained.
+    """
+    kept = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = kept
 
 
 class _Chooser(LogitsProcessor):

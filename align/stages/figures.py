@@ -1,4 +1,4 @@
-"""What a rollout is measured by: figures for metrics.jsonl, rows for samples.jsonl, the time split."""
+"""What a rollout is measured by: figures for metrics.jsonl, rows for samples.jsonl, time split."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """GRPO (arXiv 2402.03300): sample groups, score them, step along their advantage.
 
-Departs from the paper, each by a setting: the mean runs over all tokens of the rollout (`reduction`,
-DAPO 2503.14476), the ratio's bounds are not symmetric, there is no KL term by default, and each
-token is weighted by trainer / sampler because the sampler computes in another precision
-(`importance`). Completions that cannot move the weights (advantage 0, no KL, no entropy term) count
+Departs from the paper, each by a setting: the mean runs over all tokens of the rollout
+(`reduction`, DAPO 2503.14476), the ratio's bounds are not symmetric, there is no KL term by
+default, and each token is weighted by trainer / sampler because the sampler computes in another
+precision (`importance`). Completions that cannot move the weights (advantage 0, no KL, no entropy term) count
 in the mean and are not computed.
 """
 
@@ -71,7 +71,7 @@ class GrpoStage:
         figures = rollout_figures(groups, self.context)
         begun = time.perf_counter()
         minibatches = self._minibatches(step, groups, figures)
-        clock.seconds["train"] = time.perf_counter() - begun
+        clock.seconds["pack"] = time.perf_counter() - begun
         return Batch(
             minibatches=minibatches,
             columns=self._columns(step),

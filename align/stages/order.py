@@ -1,4 +1,4 @@
-"""The order in which rows are visited: a fresh shuffle every epoch, a function of the seed alone."""
+"""The order rows are visited in: a fresh shuffle every epoch, a function of the seed alone."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Rolled:
 
 
 class Prompts:
-    """The data set as prompt ids, in its shuffled order; rows with too long a prompt are left out."""
+    """The data set as prompt ids; rows with too long a prompt are left out."""
 
     def __init__(self, rows: Any, config: Grpo, context: Context) -> None:
         self.rows = rows

@@ -74,7 +74,7 @@ def run_stage(config: Stage, located: Located, launch: Launch) -> None:
 
 
 def checked_rows(config: Stage) -> Any:
-    """The stage's rows, of the right shape, judged by a reward that knows right from wrong there."""
+    """The stage's rows, of the right shape, with a reward that knows right from wrong on them."""
     rows = config.data.rows()
     if isinstance(config, Sft):
         rows = _with_completion(rows)

@@ -58,8 +58,8 @@ def misbehave(kind: str) -> str:
     if kind == "print":
         print("HELLO")
         os.write(1, b"HELLO")
-    if kind == "fork":
-        os.fork()  # both processes come back
+    if kind == "fork" and os.fork():  # both processes come back, the child first
+        time.sleep(0.2)
     return kind
 
 

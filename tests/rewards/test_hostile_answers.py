@@ -118,6 +118,7 @@ def test_one_batch_of_hostile_and_honest_answers(shared_data: Path) -> None:
     hostile = ["\\boxed{(1+x+y)^{999}}", "\\boxed{\\tan(x^{999}+1)^{999}+(a+b+c)^{300}}"]
     honest = [f"\\boxed{{{i}+z}}" for i in range(30)]
     completions = [hostile[0], *honest, hostile[1]]
+    settle("\\boxed{x}", "y+1")
     golds = ["x+y", *[f"z+{i}" for i in range(30)], "a+b"]
     began = time.perf_counter()
     values = rewards.get("accuracy")(completions, solution=golds)
@@ -137,7 +138,15 @@ def test_memory_stays_within_the_limit() -> None:
 
 
 def test_limits_are_refused_in_microseconds() -> None:
-    for text in ("9^{9^{9^9}}", "1000000!", "((((3!)!)!)!)!", "7" * 2000, "(" * 500, "2^{10^{12}}"):
+    for text in (
+        "9^{9^{9^9}}",
+        "1000000!",
+        "((((3!)!)!)!)!",
+        "7" * 2000,
+        "(" * 500,
+        "2^{10^{12}}",
+        "e^{e^{e^{e}}}",
+    ):
         assert guard.too_much(text) is not None
         began = time.perf_counter()
         for _ in range(100):

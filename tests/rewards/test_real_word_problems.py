@@ -30,6 +30,7 @@ ENDINGS = [
     "Final Answer: The final answer is ${v}$. I hope it is correct.",
     "The answer is **{v}**.",
     "A: Tom has {v} {u}.",
+    "A: In 7 days Tom has {v} {u}.",
     "Thus, Tom needs $5 + 7 = {v}$ {u}.",
     "Answer:\n{v}",
     "### Final Answer\n\n**{v} {u}**",

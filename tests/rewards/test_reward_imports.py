@@ -8,14 +8,21 @@ import textwrap
 
 CODE = textwrap.dedent(
     """
-    import sys, time began = time.perf_counter() import rewards seconds = time.perf_counter() -
-    began assert rewards.get("accuracy")(["\\\\boxed{x+1}", "#### 18"], solution=["1+x", "18"]) ==
-    [1.0, 1.0] for name in rewards.names():
+    import sys, time
+
+    began = time.perf_counter()
+    import rewards
+
+    seconds = time.perf_counter() - began
+    values = rewards.get("accuracy")(["\\\\boxed{x+1}", "#### 18"], solution=["1+x", "18"])
+    assert values == [1.0, 1.0]
+    for name in rewards.names():
         params = {"max_len": 9, "cache": 3} if name == "soft_overlong" else {}
         rewards.get(name, **params)(["<think>a</think><answer>4</answer>"], solution=["4"])
-    import rewards.adapters loaded = sorted({module.partition(".")[0] for module in sys.modules})
-    print(seconds, *[m for m in ("torch", "sympy", "numpy", "align", "data", "math_verify") if m in
-    loaded])
+    import rewards.adapters
+
+    heavy = ("torch", "sympy", "numpy", "align", "data", "math_verify")
+    print(seconds, *[module for module in heavy if module in sys.modules])
     """
 )
 

@@ -18,7 +18,8 @@ import pytest
 
 import rewards
 from rewards import core
-from rewards.pool import Pool
+from rewards import pool as pool_module
+from rewards.pool import Pool, shared
 
 MISBEHAVIOUR = {
     "sleep": "timeout",
@@ -79,8 +80,8 @@ def test_every_misbehaviour_is_an_outcome_of_its_own_call(
 def test_a_hostile_call_costs_its_neighbours_nothing(pool: Pool) -> None:
     words = [str(i) for i in range(200)]
     began = time.perf_counter()
-    results = pool.run(functions.misbehave, calls("sleep", *words, "power"), seconds=0.5)
-    assert time.perf_counter() - began < 1.5
+    results = pool.run(functions.misbehave, calls("sleep", *words, "power"), seconds=1.0)
+    assert time.perf_counter() - began < 2 * 1.0 + 1.0
     assert [r.outcome for r in results] == ["timeout", *["ok"] * 200, "timeout"]
     assert [r.value for r in results[1:-1]] == words
 
@@ -185,12 +186,20 @@ def test_ctrl_c_does_not_reach_the_workers(pool: Pool) -> None:
         assert os.getsid(worker.pid) != os.getsid(0)
 
 
+def workers_of_accuracy() -> Pool:
+    return shared(rewards.Accuracy().memory_mb, ("math_verify", "rewards.symbolic"))
+
+
 def test_a_forked_child_starts_its_own_workers() -> None:
     assert rewards.get("accuracy")(["\\boxed{x+1}"], solution=["1+x"]) == [1.0]
-    pid = os.fork()
+    zygote = workers_of_accuracy().zygote.process.pid
+    with pool_module._pools_lock:  # as if another thread were in the pool at this moment
+        pid = os.fork()
     if pid == 0:
+        signal.alarm(30)
         value = rewards.get("accuracy")(["\\boxed{y+1}"], solution=["1+y"])
-        os._exit(0 if value == [1.0] else 1)
+        own = workers_of_accuracy().zygote.process.pid
+        os._exit(0 if value == [1.0] and own != zygote else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert rewards.get("accuracy")(["\\boxed{z+1}"], solution=["1+z"]) == [1.0]
 

@@ -75,12 +75,12 @@ def test_reasoning_steps_target() -> None:
         ("4", 1000, 0.8),
         ("4", 500, 0.9),
         ("4", 250, 0.8 + 0.1 * (1 + math.cos(math.pi / 4))),
-        ("4", 5000, 0.8),  # the length is clamped
+        ("4", 1500, 0.8),  # the length is clamped
         ("5", 0, -0.5),
         ("5", 1000, -0.1),
         ("5", 500, -0.3),
         ("5", 250, -0.1 - 0.2 * (1 + math.cos(math.pi / 4))),
-        ("5", 5000, -0.1),
+        ("5", 1500, -0.1),
     ],
 )
 def test_cosine_counts_tokens(answer: str, tokens: int, value: float) -> None:

@@ -13,19 +13,21 @@ torch = pytest.importorskip("torch")
 trl = pytest.importorskip("trl")
 
 TEMPLATE = (
-    "{% for message in messages %}{{ message['role'] + ' ' + message['content'] + ' <end> ' }}{% endfor %}"
+    "{% for message in messages %}"
+    "{{ message['role'] + ' ' + message['content'] + ' <end> ' }}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}{{ 'assistant ' }}{% endif %}"
 )
-WORDS = (
-    "system user assistant What is plus ? think answer 1 2 3 4 5 6 7 8 9 18 First , Next".split()
-)
+
+
+WORDS = "system user assistant What is plus ? think answer 1 2 3 4 5 6 7 8 9 First , Next"
 
 
 def tiny_tokenizer() -> object:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {word: i for i, word in enumerate(["<pad>", "<end>", "<unk>", *WORDS])}
+    vocabulary = {word: i for i, word in enumerate(["<pad>", "<end>", "<unk>", *WORDS.split()])}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(

@@ -1,0 +1,136 @@
+"""All stages of a recipe by one command: interrupted, resumed, reused."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+import runs
+
+STEPS = 40
+FLAGS = ("--grpo.steps", str(STEPS), "--evaluation.limit", "4", "--sft.optim.lr", "1e-3")
+
+
+def _chain(out, *more):
+    script = runs.REPOSITORY / "scripts" / "run.py"
+    return [sys.executable, script, "--recipe", "tiny", "--out", out, *more]
+
+
+def _call(out, *more, cwd):
+    options = {"cwd": cwd, "env": runs.environment(), "capture_output": True, "text": True}
+    return subprocess.run(_chain(out, *more), **options)
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """A chain that got SIGTERM inside its second stage and was called again.
+
+    (folder, what the first call printed, its exit code, what the second printed)
+    """
+    folder = tmp_path_factory.mktemp("chain")
+    metrics = folder / "run" / "grpo" / "metrics.jsonl"
+    with (folder / "log").open("w") as log:
+        first = subprocess.Popen(
+            _chain("run", *FLAGS), cwd=folder, env=runs.environment(), stdout=log, stderr=log
+        )
+        runs.wait_for(
+            lambda: first.poll() is not None or (metrics.exists() and metrics.read_bytes()),
+            seconds=300,
+            what="GRPO's first step",
+        )
+        family = psutil.Process(first.pid).children(recursive=True)
+        first.terminate()
+        code = first.wait()
+    left = [process for process in family if process.is_running()]
+    second = _call("run", *FLAGS, cwd=folder)
+    assert second.returncode == 0, second.stderr
+    return folder, (folder / "log").read_text(), code, left, second.stdout
+
+
+@pytest.mark.slow
+def test_sigterm_ends_it_after_the_running_stages_checkpoint(chain):
+    """When the command is gone so are its processes: a scheduler may take the machine away."""
+    _, first, code, left, _ = chain
+    assert code == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM after a checkpoint" in first
+    assert [process for process in left if process.is_running()] == []
+
+
+def test_both_models_evaluations_and_the_report_are_there(chain):
+    folder = chain[0] / "run"
+    for stage in ("sft", "grpo"):
+        assert (folder / stage / "model" / "model.safetensors").is_file()
+        assert runs.finished(folder / stage)
+        summary = json.loads((folder / "evaluations" / f"{stage}.json").read_text())
+        assert (summary["label"], summary["n"]) == (stage, 4)
+        assert summary["model"] == f"run/{stage}/model"
+        assert len(runs.rows(folder / "evaluations" / f"{stage}.jsonl")) == 4
+    assert "<html" in (folder / "report.html").read_text()
+    about = json.loads((folder / "recipe.json").read_text())
+    assert about == {"recipe": "tiny", "stages": ["sft", "grpo"]}
+
+
+def test_overrides_reach_their_stage(chain):
+    folder = chain[0] / "run"
+    grpo = json.loads((folder / "grpo" / "config.json").read_text())
+    sft = json.loads((folder / "sft" / "config.json").read_text())
+    assert (grpo["steps"], grpo["optim"]["lr"]) == (STEPS, 1e-3)
+    assert (sft["optim"]["lr"], sft["batch"]) == (1e-3, 8)
+    assert len(runs.rows(folder / "grpo" / "metrics.jsonl")) == STEPS
+
+
+def test_the_second_call_reuses_and_resumes(chain):
+    _, first, _, _, second = chain
+    assert "is complete, reused" not in first
+    assert "run/sft is complete, reused" in second
+    assert "resumed after step" in second
+    assert "report: run/report.html" in second
+
+
+def test_the_interrupted_chain_ends_as_one_that_was_not(chain, tmp_path):
+    folder = chain[0] / "run"
+    args = ["--recipe", "tiny", "--model", folder / "sft" / "model", "--steps", STEPS]
+    answer = runs.nursery().run("grpo", [*args, "--out", tmp_path], log=tmp_path / "log")
+    assert answer["codes"] == [0], (tmp_path / "log").read_text()
+    runs.check_equal(folder / "grpo", tmp_path / "grpo")
+
+
+def test_a_third_call_starts_nothing(chain):
+    folder = chain[0]
+    before = {path: path.stat().st_mtime_ns for path in (folder / "run").rglob("*")}
+    third = _call("run", *FLAGS, cwd=folder)
+    assert third.returncode == 0, third.stderr
+    for stage in ("sft", "grpo"):
+        assert f"run/{stage} is complete, reused" in third.stdout
+    after = {path: path.stat().st_mtime_ns for path in (folder / "run").rglob("*")}
+    changed = {path.name for path in after if after[path] != before.get(path)}
+    assert changed <= {"run", "report.html", "recipe.json"}
+    assert "step 1/" not in third.stdout
+    assert "answering" not in third.stdout
+
+
+def test_check_validates_what_can_be_validated_and_writes_nothing(tmp_path):
+    done = _call("run", "--check", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "sft (sft) from random:recipes/tiny_model" in done.stdout
+    assert "grpo starts from @sft, which is not there yet: not checked" in done.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_chain_without_its_first_model_ends_with_a_sentence(tmp_path):
+    done = _call("run", "--sft.model", "./none", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == ("error: there is no model folder ./none; give one with --model FOLDER\n")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_stage_that_fails_ends_the_chain_with_its_message(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"prompt": "1 + 1", "solution": "2"}) + "\n")
+    done = _call("run", "--sft.data", rows, cwd=tmp_path)
+    assert done.returncode != 0
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert "completion" in said
+    assert not (tmp_path / "run" / "grpo").exists()
