@@ -1,4 +1,4 @@
-"""Finds a model's weights in seconds, without loading them, and says what to type if there are none.
+"""Finds a model's weights without loading them, in seconds, or says what to type.
 
 A reference is one of these, or several separated by `|`, the first that is there being taken:
 

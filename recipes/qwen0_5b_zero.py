@@ -1,4 +1,4 @@
-"""R1-Zero on Qwen2.5-0.5B, the base model: GRPO alone, with accuracy and format as its only rewards.
+"""R1-Zero on Qwen2.5-0.5B, the base model: GRPO alone, rewarded for accuracy and format.
 
 The prompt is a plain string; a base model has learnt no chat template to speak of.
 """

@@ -3,8 +3,8 @@
 Departs from the paper, each by a setting: the mean runs over all tokens of the rollout
 (`reduction`, DAPO 2503.14476), the ratio's bounds are not symmetric, there is no KL term by
 default, and each token is weighted by trainer / sampler because the sampler computes in another
-precision (`importance`). Completions that cannot move the weights (advantage 0, no KL, no entropy term) count
-in the mean and are not computed.
+precision (`importance`). Completions that cannot move the weights (advantage 0, no KL, no entropy
+term) count in the mean and are not computed.
 """
 
 from __future__ import annotations
