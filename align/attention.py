@@ -140,7 +140,8 @@ def _attend(
     kernel's backward pass takes 3.5 times as long on a CPU.
     """
     scores = torch.matmul(query, key.transpose(-1, -2)) * scale + bias.to(query.dtype)
-    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
+    precise = torch.promote_types(query.dtype, torch.float32)
+    weights = scores.softmax(-1, dtype=precise).to(query.dtype)
     return torch.matmul(functional.dropout(weights, dropout), value)
 
 

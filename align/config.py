@@ -13,6 +13,15 @@ from typing import Any, ClassVar, Literal
 from data import Source
 
 
+class ConfigError(ValueError):
+    """A value that cannot work; the message names the flag and what it must be."""
+
+
+def _require(right: bool, flag: str, value: object, must: str) -> None:
+    if not right:
+        raise ConfigError(f"--{flag} {value}: it must be {must}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Optim:
     """AdamW and its learning-rate schedule."""
@@ -26,6 +35,16 @@ class Optim:
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup: float = 0.0
     """Share of all optimizer steps over which the rate rises from 0."""
+
+    def __post_init__(self) -> None:
+        _require(self.lr >= 0, "optim.lr", self.lr, "at least 0")
+        _require(
+            self.max_grad_norm > 0,
+            "optim.max-grad-norm",
+            self.max_grad_norm,
+            "positive (inf never clips)",
+        )
+        _require(0 <= self.warmup <= 1, "optim.warmup", self.warmup, "a share, 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +71,11 @@ class Compute:
     gradient_checkpointing: bool = False
     threads: int = 0
     """CPU threads of the trainer; 0 leaves torch's choice."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.token_budget > 0, "compute.token-budget", self.token_budget, "at least 1 token"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +116,13 @@ class Sampling:
     max_tokens: int = 2048
     """Completion tokens; a longer one is cut and counted as truncated."""
 
+    def __post_init__(self) -> None:
+        for name in ("max_tokens", "max_prompt_tokens"):
+            value = getattr(self, name)
+            _require(value > 0, f"sampling.{name.replace('_', '-')}", value, "at least 1")
+        _require(self.temperature >= 0, "sampling.temperature", self.temperature, "at least 0")
+        _require(0 < self.top_p <= 1, "sampling.top-p", self.top_p, "above 0 and at most 1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
@@ -127,6 +158,10 @@ class Sft(Stage):
     """Sequences an optimizer step, over all processes."""
     max_tokens: int = 4096
     """A longer row is dropped, and counted, before the first step."""
+
+    def __post_init__(self) -> None:
+        _require(self.batch > 0, "batch", self.batch, "at least 1")
+        _require(self.epochs > 0, "epochs", self.epochs, "above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +213,29 @@ class Grpo(Stage):
     samples_logged: int = 0
     """Completions a step written to samples.jsonl; 0: all."""
 
+    def __post_init__(self) -> None:
+        for name in ("prompts", "minibatches", "iterations"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
+        _require(self.samples > 1, "samples", self.samples, "at least 2: a group is compared")
+        for name in ("steps", "refill"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        _require(0 <= self.eps_low <= 1, "eps-low", self.eps_low, "between 0 and 1")
+        sampling = self.sampling
+        _require(
+            sampling.temperature > 0,
+            "sampling.temperature",
+            sampling.temperature,
+            "above 0 to train: the likeliest token alone has nothing to compare",
+        )
+        # Both samplers renormalise over the tokens kept, so their log-probs mean something else.
+        whole = sampling.top_p == 1 and sampling.top_k == 0
+        _require(
+            whole or self.importance == "off",
+            "importance",
+            self.importance,
+            "off where --sampling.top-p or --sampling.top-k cuts the distribution",
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
@@ -190,3 +248,5 @@ class Evaluation:
     limit: int = 0
     """Problems; 0: all."""
     seed: int = 0
+    trust_remote_code: bool = False
+    """Runs code that ships with the model: only for models that you have read."""

@@ -51,6 +51,27 @@ def prepare(stage: Path, *, resume: bool) -> None:
     stage.mkdir(parents=True, exist_ok=True)
 
 
+# What may differ between a run and its resumption without changing the result.
+FREE = ("checkpoints", "samples_logged")
+
+
+def check_unchanged(stage: Path, config: Any) -> None:
+    """Refuse to go on with other values than the stage was begun with."""
+    if not (stage / "config.json").is_file():
+        return
+    before, now = json.loads((stage / "config.json").read_text()), described(config)
+    changed = [
+        f"{name}: {before.get(name)} -> {now[name]}"
+        for name in now
+        if name not in FREE and before.get(name) != now[name]
+    ]
+    if changed:
+        raise FolderError(
+            f"{stage} was begun with other values ({'; '.join(changed)}): choose another folder "
+            "with --out, or delete that one"
+        )
+
+
 def export(stage: Path, save: Callable[[Path], None], about: Callable[[Path], Any]) -> None:
     """Write the model and then done.json; a kill on the way leaves neither."""
     partial, final = stage / ".model.partial", stage / "model"

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-HUB_TIMEOUT = 4.0  # seconds
+HUB_TIMEOUT = 2.0  # seconds
 NO_ANSWER = f"the hub does not answer within {HUB_TIMEOUT:.0f} s"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -89,6 +90,8 @@ def _folder(folder: Path) -> Located | str:
             f"{folder} holds no *.safetensors weights (pickled ones are not read); "
             "give a folder that does with --model FOLDER"
         )
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        return f"{folder} has no tokenizer ({', '.join(TOKENIZER_FILES)}); save it there too"
     return Located(kind="folder", path=str(folder))
 
 

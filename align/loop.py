@@ -202,7 +202,7 @@ class Loop:
             return norm
         raise NonFiniteError(
             f"optimizer step {self.optimizer_step}: loss {loss}, gradient norm {norm}; the weights "
-            "are as they were. Lower --optim.lr, or look at the last rows of samples.jsonl"
+            "are as they were. Lower --optim.lr"
         )
 
     def _lr(self) -> float:

@@ -17,15 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
+import data
 from align import attention as shared_prefix
 from align.config import Lora
 from align.locate import Located
@@ -33,6 +36,12 @@ from align.logprobs import logit_transform, logprobs
 from align.packing import Completion, Group, Pack, pack
 
 log = logging.getLogger(__name__)
+
+
+class ModelError(RuntimeError):
+    """A model that cannot be loaded or used as it is; the message says what to do."""
+
+
 PROBE_TOLERANCE = 2e-3  # nats in float32; a wrong mask is off by tenths
 
 
@@ -81,19 +90,37 @@ def _draw(source: Path, folder: Path) -> None:
 
 
 def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    """Raises ModelError where there is none, or one without an end token."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"the tokenizer of {path} cannot be loaded: {error}") from error
     if tokenizer.eos_token_id is None:
-        raise ValueError(
-            f"the tokenizer of {path} has no end token; nothing would stop a completion"
+        raise ModelError(
+            f"the tokenizer of {path} has no end token, so nothing would stop a completion: set "
+            "eos_token in its tokenizer_config.json"
         )
     return tokenizer
+
+
+def stop_tokens(tokenizer: PreTrainedTokenizerBase, path: str) -> list[int]:
+    """Ids that end a completion: the chat template's, the tokenizer's, and those that the model's
+    own generation settings add (Qwen's instruct models stop at two).
+    """
+    found = data.chat.stop_ids(tokenizer)
+    try:
+        extra = GenerationConfig.from_pretrained(path).eos_token_id
+    except OSError:  # a model without such settings
+        return found
+    extra = extra if isinstance(extra, list) else [] if extra is None else [extra]
+    return found + [token for token in extra if token not in found]
 
 
 def load_causal_lm(
     path: str, *, device: torch.device | str, trust_remote_code: bool = False
 ) -> PreTrainedModel:
     """Float32 weights (autocast computes in bf16); attention that takes packs: FlexAttention on
-    CUDA, `align.attention` elsewhere.
+    CUDA, `align.attention` elsewhere. Raises ModelError for weights that cannot be read.
     """
     on_cuda = torch.device(device).type == "cuda"
     attention = "flex_attention" if on_cuda else shared_prefix.NAME
@@ -103,10 +130,14 @@ def load_causal_lm(
         "use_safetensors": True,
     }
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, attn_implementation=attention, **options)
-    except (ValueError, ImportError) as error:
-        log.warning("%s does not take %s attention (%s); using its default", path, attention, error)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+        family = AutoModelForCausalLM._model_mapping.get(type(config), None)
+        # Ours is SDPA's equal, and no more: a model with attention sinks, say, must keep its own.
+        if on_cuda or getattr(family, "_supports_sdpa", False):
+            options["attn_implementation"] = attention
         model = AutoModelForCausalLM.from_pretrained(path, **options)
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        raise ModelError(f"the model in {path} cannot be loaded: {error}") from error
     return model.to(device)
 
 
@@ -225,14 +256,29 @@ def _packing_gap(policy: Policy) -> str | None:
     try:
         packed = policy(pack([group], token_budget=64)[0].to(device))[0]
         rows = pack([group], token_budget=1, padded=True)  # longest first, one row each
-        separate = [policy(row.to(device))[0] for row in rows]
+        separate = torch.cat([policy(row.to(device))[0] for row in rows][::-1])
+        own = torch.cat([_own_logprobs(policy, group, i) for i in range(2)])
     except (ValueError, RuntimeError, TypeError, NotImplementedError) as error:
         return f"its attention does not take the mask ({type(error).__name__}: {error})"
     finally:
         policy.train(was_training)
         policy.autocast = autocast
-    gap = (packed - torch.cat(separate[::-1])).abs().max().item()
+    if (gap := (separate - own).abs().max().item()) > PROBE_TOLERANCE:
+        raise ModelError(
+            f"{type(policy.model).__name__} makes its logits in a way of its own: log-probs taken "
+            f"from its hidden states are off by {gap:.3g} nats, so it cannot be trained here"
+        )
+    gap = (packed - own).abs().max().item()
     return None if gap < PROBE_TOLERANCE else f"packed log-probs differ by {gap:.3g} nats"
+
+
+def _own_logprobs(policy: Policy, group: Group, index: int) -> Tensor:
+    """Log-probs of one completion from the model's own logits."""
+    target = torch.tensor(group.completions[index].ids, device=policy.model.device)
+    prompt = torch.tensor(group.prompt, device=policy.model.device)
+    logits = policy.model(torch.cat([prompt, target])[None]).logits[0, len(prompt) - 1 : -1]
+    log_p = (logits.float() / policy.temperature).log_softmax(-1)
+    return log_p.gather(-1, target[:, None])[:, 0]
 
 
 def _window(model: PreTrainedModel) -> int | None:

@@ -7,6 +7,7 @@ there at once; between the first and the last optimizer step of a rollout it wai
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -48,6 +49,10 @@ class Preemption:
 
 
 def _follow_launcher() -> None:
-    """Get SIGTERM when the launcher dies: `accelerate launch` does not pass it on."""
-    if sys.platform == "linux":
+    """Get SIGTERM when the launcher dies: `accelerate launch` does not pass it on.
+
+    Not without a launcher: a run that was put in the background outlives its shell.
+    """
+    launched = any(name in os.environ for name in ("ACCELERATE_MIXED_PRECISION", "LOCAL_RANK"))
+    if launched and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

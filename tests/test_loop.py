@@ -146,10 +146,11 @@ def test_the_cut_into_packs_changes_nothing(tmp_path):
 
 
 def test_figures_of_several_optimizer_steps(tmp_path):
-    """Minibatches (1) and (2), two passes: gradients 1, 2, 1, 2 at weights 1, 7/8, 5/8, 1/2, so
-    losses 1, 7/4, 5/8, 1 with mean 35/32; the largest norm is 2; 6 tokens' squares: (1+4)*2 over 4.
+    """Minibatches (2) and (1), two passes: gradients 2, 1, 2, 1 at weights 1, 3/4, 5/8, 3/8, so
+    losses 2, 3/4, 5/4, 3/8 with mean 35/32; the largest norm is 2; squares (4 + 1) * 2 over the 4
+    tokens.
     """
-    toy = Toy([[[[1]], [[2]]]], passes=2)
+    toy = Toy([[[[2]], [[1]]]], passes=2)
     (row,) = run(toy, tmp_path)
     assert row["loss"] == pytest.approx(35 / 32)
     assert row["grad_norm"] == 2.0

@@ -184,8 +184,9 @@ def test_block_mask_is_the_dense_mask(budget):
             assert kept[row // size, column // size]
 
 
-def test_to_keeps_everything():
-    (one,) = pack(random_groups(0), token_budget=10_000)
+@pytest.mark.parametrize("padded", [False, True])
+def test_to_keeps_everything(padded):
+    (one,) = pack(random_groups(0), token_budget=10_000, padded=padded)
     moved = one.to("cpu")
     for name, value in vars(one).items():
         assert str(vars(moved)[name]) == str(value), name

@@ -8,9 +8,11 @@ from datasets import Dataset
 
 import data
 from align.config import Compute, Sft
+from align.stages.order import at
 from align.stages.sft import SftStage
 
 IGNORED = -100
+ORDERS = [(0, 0), (1, 0), (2, 0), (0, 1)]  # epoch, seed
 END = 2  # the chat tokenizer's <|im_end|>
 
 
@@ -140,6 +142,13 @@ def test_each_epoch_visits_every_row_once():
     assert seventh in steps[2]
     assert visited(stage(chats, epochs=2, batch=3)) == steps
     assert visited(stage(chats, epochs=2, batch=3, seed=1)) != steps
+
+
+def test_epochs_are_shuffled_differently():
+    """20 rows: two independent orders are the same once in 20! (2e18)."""
+    orders = [[at(20 * epoch + i, 20, seed) for i in range(20)] for epoch, seed in ORDERS]
+    assert all(sorted(one) == list(range(20)) for one in orders)
+    assert len({tuple(one) for one in orders}) == len(ORDERS)
 
 
 def test_part_of_an_epoch():

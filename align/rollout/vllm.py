@@ -62,7 +62,7 @@ class VllmEngine:
             max_model_len=length,
             max_num_seqs=max(1, min(sequences, 256)),
             max_num_batched_tokens=max(BATCHED_TOKENS, length),
-            enforce_eager=engine.eager,
+            enforce_eager=engine.eager or not torch.cuda.is_available(),
             enable_prefix_caching=True,
             logprobs_mode="processed_logprobs",
             generation_config="vllm",
@@ -98,7 +98,8 @@ class VllmEngine:
     def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Replace every weight, then forget what was cached under the old ones."""
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
-        self.llm.reset_prefix_cache()
+        if not self.llm.reset_prefix_cache():
+            raise EngineError("vLLM kept keys and values of the weights before; start again")
 
     def close(self) -> None:
         """Shut the engine down before the process group it shares with the trainer goes."""

@@ -28,7 +28,6 @@ from align.objectives.policy import grpo
 from align.objectives.reduce import token_weights, tokens_per_step
 from align.packing import Completion, Group, Pack, pack
 from align.rollout import Engine
-from align.stages import order
 from align.stages.context import Context
 from align.stages.figures import Clock, rollout_figures, sample_rows
 from align.stages.rolled import Prompts, Rolled, Roller, set_advantages
@@ -66,9 +65,9 @@ class GrpoStage:
         clock = Clock()
         with clock("sync"):
             self.engine.sync(merged_weights(self.context.model))
-        groups = self._roll(step, clock)
+        groups, replaced = self._roll(step, clock)
         set_advantages(groups, self.config, self.context)
-        figures = rollout_figures(groups, self.context)
+        figures = rollout_figures([*groups, *replaced], self.context)
         begun = time.perf_counter()
         minibatches = self._minibatches(step, groups, figures)
         clock.seconds["pack"] = time.perf_counter() - begun
@@ -77,7 +76,7 @@ class GrpoStage:
             columns=self._columns(step),
             passes=self.config.iterations,
             metrics=figures | clock.figures(),
-            samples=sample_rows(groups, self.prompts.rows, limit=self.config.samples_logged),
+            samples=sample_rows([*groups, *replaced], self.prompts.rows, limit=self._logged()),
         )
 
     def loss(self, pack: Pack) -> tuple[Tensor, dict[str, Tensor]]:
@@ -126,28 +125,33 @@ class GrpoStage:
     def close(self) -> None:
         self.engine.close()
 
-    def _roll(self, step: int, clock: Clock) -> list[Rolled]:
-        """This rank's groups, dead ones replaced as far as `refill` goes."""
+    def _logged(self) -> int:
+        """Samples that this rank writes a step; 0 for all."""
+        every = self.context.accelerator.num_processes
+        return math.ceil(self.config.samples_logged / every)
+
+    def _roll(self, step: int, clock: Clock) -> tuple[list[Rolled], list[Rolled]]:
+        """This rank's groups, and the dead ones that they replaced, as far as `refill` goes."""
         alive: list[Rolled] = []
+        replaced: list[Rolled] = []
         wanted = self.config.prompts
         for round_ in range(self.config.refill + 1):
-            places = [
-                order.at(self.cursor + i, len(self.prompts.kept), self.config.seed)
-                for i in range(wanted)
-            ]
+            places = self.context.share(list(range(self.cursor, self.cursor + wanted)))
             self.cursor += wanted
             with clock("sample"):
-                groups = self.roller.sample(step, self.context.share(places))
+                groups = self.roller.sample(step, places)
             with clock("score"):
                 self.roller.score(step, groups)
             last = round_ == self.config.refill
-            alive += groups if last else [group for group in groups if not group.dead]
+            alive += [group for group in groups if last or not group.dead]
             if last:
                 break
-            wanted = round(self.context.total(sum(group.dead for group in groups))[0])
+            dead = [group for group in groups if group.dead]
+            replaced += dead
+            wanted = round(self.context.total(len(dead))[0])
             if not wanted:
                 break
-        return alive
+        return alive, replaced
 
     def _minibatches(
         self, step: int, groups: Sequence[Rolled], figures: dict[str, float]
@@ -254,4 +258,5 @@ def _reference(config: Grpo, context: Context) -> Policy | None:
     )
     policy = context.unwrapped
     reference = Policy(model, temperature=policy.temperature, autocast=policy.autocast)
+    reference.plans = policy.plans  # what the trial at the start found out
     return reference.requires_grad_(False).eval()

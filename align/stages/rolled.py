@@ -16,6 +16,7 @@ from align.config import Grpo
 from align.objectives.advantage import group_advantage, leave_one_out, reinforce_plus_plus
 from align.progress import console
 from align.rollout import Engine, Request, Sample, seed_of
+from align.stages import order
 from align.stages.context import Context
 
 NOT_COLUMNS = ("prompt", "completion", "messages", "chosen", "rejected")
@@ -65,7 +66,7 @@ class Prompts:
             console.print(
                 f"dropped {dropped:,} of {len(encoded):,} prompts longer than {limit} tokens"
             )
-        self.columns = [name for name in rows.column_names if name not in NOT_COLUMNS]
+        self.columns = reward_columns(rows)
 
 
 class Roller:
@@ -79,17 +80,18 @@ class Roller:
         self.reward = as_reward(config.reward)
 
     def sample(self, step: int, places: Sequence[int]) -> list[Rolled]:
-        """Completions of the prompts at these places of `Prompts.kept`, not scored yet."""
-        chosen = [self.prompts.kept[place] for place in places]
+        """Completions of the prompts at these places of the endless pass, not scored yet.
+
+        Seeded by place, not by row: a small data set may come round twice in a step.
+        """
+        kept, seed = self.prompts.kept, self.config.seed
+        chosen = [kept[order.at(place, len(kept), seed)] for place in places]
         requests = [
             Request(
                 prompt=ids,
-                seeds=[
-                    seed_of(self.config.seed, step, row, sample)
-                    for sample in range(self.config.samples)
-                ],
+                seeds=[seed_of(seed, step, place, i) for i in range(self.config.samples)],
             )
-            for row, ids in chosen
+            for place, (_, ids) in zip(places, chosen, strict=True)
         ]
         decode = self.context.tokenizer.decode
         return [
@@ -99,6 +101,7 @@ class Roller:
                 samples=samples,
                 texts=[decode(sample.ids, skip_special_tokens=True) for sample in samples],
                 scores=[],
+                advantages=[0.0] * len(samples),
             )
             for (row, ids), samples in zip(chosen, self.engine.sample(requests), strict=True)
         ]
@@ -109,17 +112,37 @@ class Roller:
         texts = [text for group in groups for text in group.texts]
         chat = bool(rows) and not isinstance(rows[0]["prompt"], str)
         completions = [data.rows.assistant(text) for text in texts] if chat else texts
-        scores = self.reward.score(
-            completions,
-            prompts=[row["prompt"] for row in rows],
-            completion_ids=[sample.ids for group in groups for sample in group.samples],
-            **{name: [row[name] for row in rows] for name in self.prompts.columns},
-        )
+        ids = [sample.ids for group in groups for sample in group.samples]
+        scores = judged(self.reward, completions, ids, rows, self.prompts.columns)
         _check(scores, texts, step)
         at = 0
         for group in groups:
             group.scores = scores[at : at + len(group.samples)]
             at += len(group.samples)
+
+
+def reward_columns(rows: Any) -> list[str]:
+    """The columns of a data set that a reward gets to see."""
+    return [name for name in rows.column_names if name not in NOT_COLUMNS]
+
+
+def judged(
+    reward: rewards.Reward,
+    completions: Sequence[Any],
+    ids: Sequence[Sequence[int]],
+    rows: Sequence[Any],
+    columns: Sequence[str],
+) -> list[rewards.Score]:
+    """A score a completion. Raises RewardError for whatever the reward raised."""
+    try:
+        return reward.score(
+            completions,
+            prompts=[row["prompt"] for row in rows],
+            completion_ids=list(ids),
+            **{name: [row[name] for row in rows] for name in columns},
+        )
+    except Exception as error:  # a user's function may raise anything
+        raise RewardError(f"the reward {reward.name} raised {error!r}") from error
 
 
 def as_reward(reward: Callable[..., Any]) -> rewards.Reward:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from align.rollout import EngineError
 from align.rollout.build import build
 from align.stages.context import Context
 from align.stages.grpo import GrpoStage
-from align.stages.rolled import RewardError, as_reward
+from align.stages.rolled import RewardError, as_reward, judged, reward_columns
 from align.stages.sft import SftStage
 
 EXIT_PREEMPTED = 143  # 128 + SIGTERM
@@ -36,6 +37,7 @@ MISTAKES = (
     RewardError,
     NonFiniteError,
     EngineError,
+    models.ModelError,
 )
 
 
@@ -57,9 +59,12 @@ def run_stage(config: Stage, located: Located, launch: Launch) -> None:
     if config.compute.threads:
         torch.set_num_threads(config.compute.threads)
     stage_folder = launch.out / config.name
-    if folder.is_done(stage_folder) and launch.resume:
-        console.print(f"{stage_folder} is complete already; delete it to train again")
-        return
+    if launch.resume:
+        folder.check_unchanged(stage_folder, config)
+        if folder.is_done(stage_folder):
+            console.print(f"{stage_folder} is complete already; delete it to train again")
+            return
+    _check_tracker(launch.report_to)
     rows = checked_rows(config)
     if not launch.check:
         folder.prepare(stage_folder, resume=launch.resume)
@@ -73,6 +78,11 @@ def run_stage(config: Stage, located: Located, launch: Launch) -> None:
     _train(config, located, launch, rows, accelerator, stage_folder)
 
 
+def _check_tracker(name: str) -> None:
+    if name != "none" and importlib.util.find_spec(name) is None:
+        raise folder.FolderError(f"--report-to {name}: not installed; pip install {name}")
+
+
 def checked_rows(config: Stage) -> Any:
     """The stage's rows, of the right shape, with a reward that knows right from wrong on them."""
     rows = config.data.rows()
@@ -81,8 +91,12 @@ def checked_rows(config: Stage) -> Any:
     report = data.validate.check_rows(rows, config.kind)
     if report.duplicates:
         console.print(f"note: {report.duplicates:,} of {report.rows:,} rows are duplicates")
-    if isinstance(config, Grpo) and "solution" in rows.column_names:
-        data.validate.check_reward(rows, as_reward(config.reward), tolerance=0.05)
+    if isinstance(config, Grpo):
+        first = [rows[0]]
+        empty = "" if isinstance(rows[0]["prompt"], str) else data.rows.assistant("")
+        judged(as_reward(config.reward), [empty], [[0]], first, reward_columns(rows))
+        if "solution" in rows.column_names:
+            data.validate.check_reward(rows, config.reward, tolerance=0.05)
     return rows
 
 
@@ -109,6 +123,7 @@ def _train(
         path = models.ready(located)
     tokenizer = models.load_tokenizer(path, trust_remote_code=config.trust_remote_code)
     policy = _policy(config, path, accelerator)
+    _check_context(config, policy.model)
     padded = config.compute.layout == "padded"
     reason = None if padded else models.why_not_packed(policy, longest=_longest(config))
     if reason and accelerator.is_main_process:
@@ -153,6 +168,15 @@ def _train(
         console.print(f"wrote {stage_folder / 'model'}")
 
 
+def _check_context(config: Stage, model: Any) -> None:
+    """Positions that a model was not made for give nonsense without a word."""
+    room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if room is not None and room < _longest(config):
+        flags = "--sampling.max-prompt-tokens and --sampling.max-tokens together"
+        flag = flags if isinstance(config, Grpo) else "--max-tokens"
+        raise models.ModelError(f"the model has {room} positions; {flag} must not exceed them")
+
+
 def _longest(config: Stage) -> int:
     """Tokens of the longest sequence that the stage lets in."""
     if isinstance(config, Grpo):
@@ -186,7 +210,7 @@ def _stage(config: Stage, context: Context, rows: Any, launch: Launch) -> SftSta
         sampling=config.sampling,
         path=context.model_path,
         model=context.model,
-        stop=data.chat.stop_ids(context.tokenizer),
+        stop=models.stop_tokens(context.tokenizer, context.model_path),
         sequences=config.prompts * config.samples // context.accelerator.num_processes,
         autocast=context.unwrapped.autocast,
         trust_remote_code=config.trust_remote_code,

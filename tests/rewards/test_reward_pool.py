@@ -193,9 +193,13 @@ def workers_of_accuracy() -> Pool:
 def test_a_forked_child_starts_its_own_workers() -> None:
     assert rewards.get("accuracy")(["\\boxed{x+1}"], solution=["1+x"]) == [1.0]
     zygote = workers_of_accuracy().zygote.process.pid
-    with pool_module._pools_lock:  # as if another thread were in the pool at this moment
-        pid = os.fork()
-    if pid == 0:
+    lock = pool_module._pools_lock
+    lock.acquire()  # as another thread may have at this moment
+    pid = os.fork()
+    if pid:
+        lock.release()
+    else:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(30)
         value = rewards.get("accuracy")(["\\boxed{y+1}"], solution=["1+y"])
         own = workers_of_accuracy().zygote.process.pid
