@@ -35,6 +35,10 @@ class ChainRun(Run):
     CUDA, accelerate's own choice with it."""
     report_to: str = "none"
     """A tracker for every stage: tensorboard, wandb or trackio."""
+    stage: str | None = None
+    """Run this stage alone."""
+    resume: bool = True
+    """What is complete is reused, what was interrupted continues; this is always so."""
     check: bool = False
     """Validate every stage that can be validated yet, and stop."""
 
@@ -44,6 +48,11 @@ def main(doc: str) -> None:
     run, config = parse(ChainRun, lambda run: _as_config(recipe.load(run.recipe)), doc=doc)
     found = recipe.load(run.recipe)
     stages = tuple(getattr(config, _field(stage.name)) for stage in found.stages)
+    if run.stage is not None:
+        stages = tuple(stage for stage in stages if stage.name == run.stage)
+        if not stages:
+            names = ", ".join(stage.name for stage in found.stages)
+            fail(f"recipe {run.recipe} has no stage called {run.stage!r} (there are: {names})")
     overridden = _overrides([_field(stage.name) for stage in found.stages] + ["evaluation"])
     try:
         locate(stages[0].model, run.folder, recipe=run.recipe)
@@ -52,14 +61,21 @@ def main(doc: str) -> None:
     if run.check:
         _check(stages, run, overridden)
         return
+    try:
+        for stage in stages:
+            folder.check_unchanged(run.folder / stage.name, stage)
+    except folder.FolderError as error:
+        fail(str(error))
     folder.write_recipe(run.folder, found)
+    if found.evaluation is not None and not stages[0].model.startswith("@"):
+        _evaluate(stages[0].model, "start", run, overridden["evaluation"])
     for stage in stages:
         if folder.is_done(run.folder / stage.name):
             print(f"{run.folder / stage.name} is complete, reused", flush=True)
         else:
             _run_stage(stage, run, [*overridden[_field(stage.name)], "--resume"])
         if found.evaluation is not None:
-            _evaluate(f"@{stage.name}", run, overridden["evaluation"])
+            _evaluate(f"@{stage.name}", stage.name, run, overridden["evaluation"])
     _report(run)
 
 
@@ -121,14 +137,12 @@ def _launcher(run: ChainRun) -> list[str]:
 
 def _has_cuda() -> bool:
     """Without importing torch, which takes seconds."""
-    return Path("/proc/driver/nvidia/version").exists() or "CUDA_VISIBLE_DEVICES" in os.environ
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all") in ("", "-1")
+    return not hidden and any(Path("/dev").glob("nvidia[0-9]*"))
 
 
-def _evaluate(model: str, run: ChainRun, overrides: list[str]) -> None:
-    label = model.lstrip("@")
-    if (run.folder / "evaluations" / f"{label}.json").is_file():
-        return
-    command = [sys.executable, str(SCRIPTS / "evaluate.py"), *_common(run)]
+def _evaluate(model: str, label: str, run: ChainRun, overrides: list[str]) -> None:
+    command = [sys.executable, str(SCRIPTS / "evaluate.py"), *_common(run), "--resume"]
     _call([*command, "--model", model, "--label", label, *overrides], launched=False)
 
 

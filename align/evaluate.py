@@ -19,7 +19,7 @@ import data
 import rewards
 from align import models
 from align.config import Evaluation
-from align.folder import write_json
+from align.folder import described, identity, write_json
 from align.locate import Located
 from align.progress import console, duration
 from align.rollout import Request, Sample, seed_of
@@ -30,21 +30,28 @@ BATCH = 256  # problems handed to the sampler at once: what the bar moves by
 
 
 def evaluate(config: Evaluation, located: Located, *, label: str, out: Path) -> dict[str, Any]:
-    """Answer `config.data` with the model; write OUT/evaluations/LABEL.json and .jsonl."""
+    """Answer `config.data` with the model; write OUT/evaluations/LABEL.json and .jsonl.
+
+    Raises DataError, EngineError or ModelError for what the user can mend.
+    """
     begun = time.perf_counter()
     rows = config.data.rows()
     data.validate.check_rows(rows, "evaluate")
     if config.limit:
         rows = rows.select(range(min(config.limit, len(rows))))
     path = models.ready(located)
-    tokenizer = models.load_tokenizer(path)
+    trust = config.trust_remote_code
+    tokenizer = models.load_tokenizer(path, trust_remote_code=trust)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     engine = build(
         config.engine,
         sampling=config.sampling,
         path=path,
-        model=models.load_causal_lm(path, device=device) if config.engine.kind == "hf" else None,
-        stop=data.chat.stop_ids(tokenizer),
+        model=models.load_causal_lm(path, device=device, trust_remote_code=trust)
+        if config.engine.kind == "hf"
+        else None,
+        stop=models.stop_tokens(tokenizer, path),
+        trust_remote_code=trust,
         sequences=BATCH,
         autocast=torch.bfloat16,
     )
@@ -57,7 +64,7 @@ def evaluate(config: Evaluation, located: Located, *, label: str, out: Path) -> 
     engine.close()
     texts = [tokenizer.decode(sample.ids, skip_special_tokens=True) for sample in samples]
     answers = _judged(rows, kept, texts, samples)
-    summary = _summary(config, str(path), label, answers, time.perf_counter() - begun)
+    summary = _summary(config, located, label, answers, time.perf_counter() - begun)
     _write(out / "evaluations", label, summary, answers)
     return summary
 
@@ -102,7 +109,11 @@ def _judged(
 
 
 def _summary(
-    config: Evaluation, model: str, label: str, answers: Sequence[dict[str, Any]], seconds: float
+    config: Evaluation,
+    located: Located,
+    label: str,
+    answers: Sequence[dict[str, Any]],
+    seconds: float,
 ) -> dict[str, Any]:
     n = len(answers)
     scores = {
@@ -111,7 +122,9 @@ def _summary(
     }
     return {
         "label": label,
-        "model": model,
+        "model": located.path,
+        "weights": identity(located),
+        "config": described(config),
         "data": config.data.name,
         "n": n,
         "temperature": config.sampling.temperature,

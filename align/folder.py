@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from align.locate import Located
 from align.recipe import Recipe
 
 
@@ -80,6 +81,21 @@ def export(stage: Path, save: Callable[[Path], None], about: Callable[[Path], An
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
     write_json(stage / "done.json", about(final))
+
+
+def identity(located: Located) -> str:
+    """The weights' hash where a stage wrote them, else where they are."""
+    done = Path(located.path).parent / "done.json"
+    return json.loads(done.read_text())["weights"] if done.is_file() else located.path
+
+
+def evaluated(out: Path, label: str, config: Any, located: Located) -> bool:
+    """Whether the result under that label is of these very weights and values."""
+    path = out / "evaluations" / f"{label}.json"
+    if not path.is_file():
+        return False
+    asked = {"weights": identity(located), "config": described(config)}
+    return asked.items() <= json.loads(path.read_text()).items()
 
 
 def described(value: Any) -> Any:

@@ -7,6 +7,7 @@ nursery is this file run as a script: it takes one JSON order a line, forks a ch
 
 import atexit
 import contextlib
+import faulthandler
 import functools
 import importlib
 import json
@@ -29,6 +30,7 @@ IMPORTED = (
     "transformers.generation.utils",
     "transformers.models.llama.modeling_llama",
 )
+STUCK = 60.0  # seconds after which a run says where it hangs, and ends
 TIMES = ("time", "seconds/")
 
 
@@ -158,17 +160,18 @@ def _run(order):
     begun = time.monotonic()
     port = 20000 + os.getpid() % 20000 + int(time.time() * 10) % 10000
     pids = [_fork(order, rank, port) for rank in range(order["ranks"])]
-    codes, used = {}, 0.0
+    codes, used, failed = {}, 0.0, 0.0
     while len(codes) < len(pids):
         used = _used(pids[0]) or used
         for pid in [pid for pid in pids if pid not in codes]:
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
                 codes[pid] = os.waitstatus_to_exitcode(status)
+                failed = failed or (time.monotonic() if codes[pid] else 0.0)
             elif order["kill_after"] and _used(pid) > order["kill_after"]:
                 os.kill(pid, signal.SIGKILL)
-            elif time.monotonic() - begun > 400 or any(codes.values()):
-                os.kill(pid, signal.SIGKILL)  # stuck, or waiting for a rank that failed
+            elif failed and time.monotonic() - failed > 30:
+                os.kill(pid, signal.SIGKILL)  # it may wait for ever for the rank that failed
         time.sleep(0.002)
     return {"codes": [codes[pid] for pid in pids], "seconds": used}
 
@@ -191,6 +194,7 @@ def _fork(order, rank, port):
         with open(f"{order['log']}.{rank}" if rank else order["log"], "a") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
+        faulthandler.dump_traceback_later(STUCK, exit=True)
         if order["ranks"] > 1:
             os.environ |= {
                 "RANK": str(rank),

@@ -40,6 +40,7 @@ def chain(tmp_path_factory):
             seconds=300,
             what="GRPO's first step",
         )
+        assert first.poll() is None, (folder / "log").read_text()
         family = psutil.Process(first.pid).children(recursive=True)
         first.terminate()
         code = first.wait()

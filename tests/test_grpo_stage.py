@@ -111,8 +111,12 @@ def test_dead_groups_are_refilled_on_raw_correctness(folder):
     """
     stage, visited = refilling(folder, right=[WRONG, ALIVE, RIGHT, ALIVE, ALIVE, ALIVE], refill=3)
     batch = stage.collect(1)
-    kept = list(dict.fromkeys(row["prompt_index"] for row in batch.samples))
-    assert kept == [visited[1], visited[3]]
+    sampled = list(dict.fromkeys(row["prompt_index"] for row in batch.samples))
+    # What trains comes first; what was replaced is logged and counted, with no advantage.
+    assert sampled == [visited[1], visited[3], visited[0], visited[2]]
+    assert all(row["advantage"] == 0 for row in batch.samples[8:])
+    assert any(row["advantage"] != 0 for row in batch.samples[:8])
+    assert batch.metrics["dead_groups"] == 0.5
     assert [len(asked) for asked in stage.engine.asked] == [2, 1, 1]
     assert stage.state() == {"cursor": 4}
 
@@ -121,10 +125,10 @@ def test_refill_stops_at_its_cap(folder):
     """One round: (wrong, alive), then right, which is kept because the cap is reached."""
     stage, visited = refilling(folder, right=[WRONG, ALIVE, RIGHT, ALIVE, ALIVE, ALIVE], refill=1)
     batch = stage.collect(1)
-    kept = list(dict.fromkeys(row["prompt_index"] for row in batch.samples))
-    assert kept == [visited[1], visited[2]]
+    sampled = list(dict.fromkeys(row["prompt_index"] for row in batch.samples))
+    assert sampled == [visited[1], visited[2], visited[0]]
     assert [len(asked) for asked in stage.engine.asked] == [2, 1]
-    assert batch.metrics["dead_groups"] == 0.5
+    assert batch.metrics["dead_groups"] == pytest.approx(2 / 3)
     assert stage.state() == {"cursor": 3}
 
 

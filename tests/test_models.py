@@ -22,6 +22,7 @@ from transformers import (
 
 from align.config import Lora
 from align.models import (
+    ModelError,
     Policy,
     adapters_off,
     add_lora,
@@ -258,5 +259,5 @@ def test_a_tokenizer_without_an_end_token_is_refused(tmp_path):
     tokenizer.eos_token = None
     tokenizer.save_pretrained(tmp_path)
     tiny.model().config.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="no end token"):
+    with pytest.raises(ModelError, match="no end token"):
         load_tokenizer(str(tmp_path))

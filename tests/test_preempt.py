@@ -120,6 +120,7 @@ def test_when_the_launcher_is_killed_the_run_checkpoints_and_exits(uninterrupted
             lambda: launcher.poll() is not None or (metrics.exists() and metrics.read_bytes()),
             what="a first step",
         )
+        assert launcher.poll() is None, (tmp_path / "log").read_text()
         (child,) = psutil.Process(launcher.pid).children()
         launcher.kill()
         assert launcher.wait() == -signal.SIGKILL

@@ -148,11 +148,12 @@ def test_launched_by_accelerate_and_killed_as_a_whole(uninterrupted, tmp_path):
         )
         runs.wait_for(
             lambda: (
-                (first.poll() is not None or metrics.exists())
-                and len(metrics.read_bytes().splitlines()) >= 5
+                first.poll() is not None
+                or (metrics.exists() and len(metrics.read_bytes().splitlines()) >= 5)
             ),
             what="five steps",
         )
+        assert first.poll() is None, (tmp_path / "log").read_text()
         family = psutil.Process(first.pid).children(recursive=True)
         os.killpg(first.pid, signal.SIGKILL)
         assert first.wait() == -signal.SIGKILL
