@@ -18,7 +18,7 @@ import tyro
 
 from align import folder, recipe
 from align.cli import Run, fail, parse
-from align.config import Stage
+from align.config import Evaluation, Stage
 from align.locate import MissingError, locate
 from align.recipe import Recipe
 
@@ -37,8 +37,8 @@ class ChainRun(Run):
     """A tracker for every stage: tensorboard, wandb or trackio."""
     stage: str | None = None
     """Run this stage alone."""
-    resume: bool = True
-    """What is complete is reused, what was interrupted continues; this is always so."""
+    resume: bool = False
+    """Always so here: what is complete is reused, what was interrupted continues."""
     check: bool = False
     """Validate every stage that can be validated yet, and stop."""
 
@@ -68,14 +68,15 @@ def main(doc: str) -> None:
         fail(str(error))
     folder.write_recipe(run.folder, found)
     if found.evaluation is not None and not stages[0].model.startswith("@"):
-        _evaluate(stages[0].model, "start", run, overridden["evaluation"])
+        _evaluate(stages[0].model, "start", run, config.evaluation, overridden["evaluation"])
     for stage in stages:
         if folder.is_done(run.folder / stage.name):
             print(f"{run.folder / stage.name} is complete, reused", flush=True)
         else:
             _run_stage(stage, run, [*overridden[_field(stage.name)], "--resume"])
         if found.evaluation is not None:
-            _evaluate(f"@{stage.name}", stage.name, run, overridden["evaluation"])
+            flags = overridden["evaluation"]
+            _evaluate(f"@{stage.name}", stage.name, run, config.evaluation, flags)
     _report(run)
 
 
@@ -141,8 +142,14 @@ def _has_cuda() -> bool:
     return not hidden and any(Path("/dev").glob("nvidia[0-9]*"))
 
 
-def _evaluate(model: str, label: str, run: ChainRun, overrides: list[str]) -> None:
-    command = [sys.executable, str(SCRIPTS / "evaluate.py"), *_common(run), "--resume"]
+def _evaluate(
+    model: str, label: str, run: ChainRun, config: Evaluation, overrides: list[str]
+) -> None:
+    located = locate(model, run.folder, recipe=run.recipe)
+    if folder.evaluated(run.folder, label, config, located):
+        print(f"{label} is evaluated already, reused", flush=True)
+        return
+    command = [sys.executable, str(SCRIPTS / "evaluate.py"), *_common(run)]
     _call([*command, "--model", model, "--label", label, *overrides], launched=False)
 
 

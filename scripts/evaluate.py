@@ -7,7 +7,7 @@ python scripts/evaluate.py --recipe smollm2 --model FOLDER --data problems.jsonl
 import dataclasses
 import re
 
-from align import recipe
+from align import folder, recipe
 from align.cli import Run, fail, parse
 from align.config import Evaluation
 from align.locate import MissingError, locate
@@ -44,22 +44,22 @@ def main() -> None:
         located = locate(model, run.folder, recipe=run.recipe)
     except MissingError as error:
         fail(str(error))
+    label = run.label or label_of(model, config)
+    if run.resume and folder.evaluated(run.folder, label, config, located):
+        print(f"{label} is evaluated already")
+        return
     import data
     from align import evaluate
     from align.models import ModelError
     from align.progress import console
     from align.rollout import EngineError
 
-    label = run.label or label_of(model, config)
     try:
         if run.check:
             data.validate.check_rows(config.data.rows(), "evaluate")
             console.print(f"{located.path} and {config.data.name} can be evaluated")
             return
-        summary = (
-            evaluate.same(config, located, label=label, out=run.folder) if run.resume else None
-        )
-        summary = summary or evaluate.evaluate(config, located, label=label, out=run.folder)
+        summary = evaluate.evaluate(config, located, label=label, out=run.folder)
     except (data.DataError, EngineError, ModelError) as error:
         fail(str(error))
     console.print(evaluate.line(summary))

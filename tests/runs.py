@@ -30,7 +30,7 @@ IMPORTED = (
     "transformers.generation.utils",
     "transformers.models.llama.modeling_llama",
 )
-STUCK = 60.0  # seconds after which a run says where it hangs, and ends
+STUCK = 300.0  # seconds after which a run says where it hangs, and ends
 TIMES = ("time", "seconds/")
 
 
