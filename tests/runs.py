@@ -157,7 +157,6 @@ def serve():
 
 
 def _run(order):
-    begun = time.monotonic()
     port = 20000 + os.getpid() % 20000 + int(time.time() * 10) % 10000
     pids = [_fork(order, rank, port) for rank in range(order["ranks"])]
     codes, used, failed = {}, 0.0, 0.0
