@@ -21,18 +21,11 @@ from transformers import (
 )
 
 from align.config import Lora
-from align.models import (
-    ModelError,
-    Policy,
-    adapters_off,
-    add_lora,
-    load_causal_lm,
-    load_tokenizer,
-    merged_weights,
-    save,
-    why_not_packed,
-)
+from align.lora import adapters_off, add_lora, merged_weights
+from align.models import ModelError, load_causal_lm, load_tokenizer, save
 from align.packing import Completion, Group, pack
+from align.policy import Policy
+from align.probe import why_not_packed
 
 GEMMA = {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 64}
 PACKED = {

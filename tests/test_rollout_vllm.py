@@ -13,8 +13,10 @@ import torch
 
 from align.config import Engine, Sampling
 from align.locate import MissingError, locate
-from align.models import Policy, load_causal_lm, load_tokenizer, merged_weights, ready
+from align.lora import merged_weights
+from align.models import load_causal_lm, load_tokenizer, ready
 from align.packing import Completion, Group, pack
+from align.policy import Policy
 from align.rollout import Request, seed_of
 from data.chat import prompt_ids, stop_ids
 

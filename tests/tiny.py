@@ -24,7 +24,8 @@ from trl_peer import Rollout
 import data
 from align.config import Compute, Grpo, Sampling
 from align.loop import Batch, Loop
-from align.models import Policy, load_causal_lm
+from align.models import load_causal_lm
+from align.policy import Policy
 from align.rollout import Request, Sample
 from align.stages.context import Context
 from align.stages.grpo import GrpoStage

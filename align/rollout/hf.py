@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from align.config import Sampling
-from align.models import precision
+from align.policy import precision
 from align.rollout.engine import Request, Sample
 
 ROWS = 128  # completions decoded together; their KV cache is the memory

@@ -12,7 +12,7 @@ from accelerate.utils import gather_object
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from align.models import Policy
+from align.policy import Policy
 
 
 @dataclass(kw_only=True)

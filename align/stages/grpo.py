@@ -20,13 +20,15 @@ from torch import Tensor
 
 from align.config import Grpo
 from align.loop import Batch
-from align.models import Policy, adapters_off, load_causal_lm, merged_weights
+from align.lora import adapters_off, merged_weights
+from align.models import load_causal_lm
 from align.objectives.entropy import entropy_bonus
 from align.objectives.importance import importance_weights
 from align.objectives.kl import k3
 from align.objectives.policy import grpo
 from align.objectives.reduce import token_weights, tokens_per_step
 from align.packing import Completion, Group, Pack, pack
+from align.policy import Policy
 from align.rollout import Engine
 from align.stages.context import Context
 from align.stages.figures import Clock, rollout_figures, sample_rows

@@ -19,8 +19,11 @@ from align.checkpoint import CheckpointError
 from align.config import Grpo, Sft, Stage
 from align.locate import Located
 from align.loop import Loop, NonFiniteError
+from align.lora import add_lora
 from align.memory import expected_memory
 from align.optim import adamw
+from align.policy import Policy
+from align.probe import why_not_packed
 from align.progress import console
 from align.rollout import EngineError
 from align.rollout.build import build
@@ -125,7 +128,7 @@ def _train(
     policy = _policy(config, path, accelerator)
     _check_context(config, policy.model)
     padded = config.compute.layout == "padded"
-    reason = None if padded else models.why_not_packed(policy, longest=_longest(config))
+    reason = None if padded else why_not_packed(policy, longest=_longest(config))
     if reason and accelerator.is_main_process:
         console.print(f"padded batches instead of shared-prefix packs: {reason}")
     optimizer = adamw(policy, config.optim)
@@ -154,6 +157,9 @@ def _train(
     )
     finished = loop.run(resume=launch.resume)
     stage.close()
+    # A barrier comes last: a gloo thread may still let go of an earlier collective's tensors, for
+    # which it needs Python's lock, and that is held by whoever ends the process group.
+    accelerator.wait_for_everyone()
     accelerator.end_training()
     if not finished:
         console.print("stopped by SIGTERM after a checkpoint; continue with --resume")
@@ -184,17 +190,17 @@ def _longest(config: Stage) -> int:
     return config.max_tokens
 
 
-def _policy(config: Stage, path: str, accelerator: Accelerator) -> models.Policy:
+def _policy(config: Stage, path: str, accelerator: Accelerator) -> Policy:
     model = models.load_causal_lm(
         path, device=accelerator.device, trust_remote_code=config.trust_remote_code
     )
     if config.lora.rank:
-        models.add_lora(model, config.lora)
+        add_lora(model, config.lora)
     if config.compute.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     temperature = config.sampling.temperature if isinstance(config, Grpo) else 1.0
     autocast = torch.bfloat16 if config.compute.precision == "bf16" else None
-    return models.Policy(
+    return Policy(
         model,
         temperature=temperature,
         autocast=autocast,
