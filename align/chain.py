@@ -67,7 +67,8 @@ def main(doc: str) -> None:
     except folder.FolderError as error:
         fail(str(error))
     folder.write_recipe(run.folder, found)
-    if found.evaluation is not None and not stages[0].model.startswith("@"):
+    # With several stages the first one's result is what the others are held against.
+    if found.evaluation is not None and len(found.stages) == 1:
         _evaluate(stages[0].model, "start", run, config.evaluation, overridden["evaluation"])
     for stage in stages:
         if folder.is_done(run.folder / stage.name):

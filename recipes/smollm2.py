@@ -46,7 +46,7 @@ RECIPE = Recipe(
         ),
     ),
     evaluation=Evaluation(
-        data=data.Arithmetic(split="test", size=500, max_factor=12),
+        data=data.Arithmetic(split="test", size=1000, max_factor=12),
         engine=Engine(),
         sampling=Sampling(temperature=0.0, max_prompt_tokens=256, max_tokens=96),
     ),

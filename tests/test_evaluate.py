@@ -196,6 +196,7 @@ def script(tmp_path, monkeypatch):
         folder.mkdir(parents=True)
         (folder / "config.json").write_text("{}")
         (folder / "model.safetensors").write_text("")
+        (folder / "tokenizer.json").write_text("{}")
 
     def call(*args):
         command = ["evaluate.py", "--recipe", "tiny", "--out", str(tmp_path / "run"), *args]
@@ -209,13 +210,13 @@ def script(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("args", "label"),
     [
-        ((), "grpo-arithmetic"),
-        (("--model", "@sft"), "sft-arithmetic"),
-        (("--model", "{model}"), "model-arithmetic"),
-        (("--model", "{model}/"), "model-arithmetic"),
+        ((), "grpo-arithmetic-test"),
+        (("--model", "@sft"), "sft-arithmetic-test"),
+        (("--model", "{model}"), "model-arithmetic-test"),
+        (("--model", "{model}/"), "model-arithmetic-test"),
         (("--model", "@sft", "--label", "before"), "before"),
-        (("--model", "@sft", "--data", "gsm8k:test"), "sft-gsm8k"),
-        (("--model", "random:recipes/tiny_model"), "tiny_model-arithmetic"),
+        (("--model", "@sft", "--data", "gsm8k:test"), "sft-gsm8k-test"),
+        (("--model", "random:recipes/tiny_model"), "tiny_model-arithmetic-test"),
     ],
 )
 def test_a_result_is_called_after_its_model_and_its_data(script, tmp_path, args, label):

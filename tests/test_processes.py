@@ -21,13 +21,14 @@ def _check_same(stage, reference):
     for name, expected in theirs.items():
         gap = (mine[name] - expected).abs().max() / expected.abs().max()
         assert gap < 1e-5, (name, float(gap))
+    # Where advantages cancel the loss is a difference of numbers around 1, hence `abs`.
     pairs = zip(
         runs.rows(stage / "metrics.jsonl"), runs.rows(reference / "metrics.jsonl"), strict=True
     )
     for my_row, their_row in pairs:
         assert my_row.keys() == their_row.keys()
         for name in [name for name in SAME if name in their_row]:
-            assert my_row[name] == pytest.approx(their_row[name], rel=1e-5, abs=1e-7), name
+            assert my_row[name] == pytest.approx(their_row[name], rel=1e-5, abs=1e-6), name
     # The gathered samples come in the order of the processes.
     assert _samples(stage) == _samples(reference)
 
@@ -62,7 +63,8 @@ def _both(kind, tmp_path, args, **more):
     return stages
 
 
-TINY = ["--recipe", "tiny", "--model", "random:recipes/tiny_model"]
+# At its usual epsilon of 1e-8 Adam makes whole steps of gradients that are rounding and no more.
+TINY = [*["--recipe", "tiny", "--model", "random:recipes/tiny_model", "--optim.eps", "1e-3"]]
 
 
 @pytest.mark.slow

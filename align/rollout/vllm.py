@@ -8,6 +8,7 @@ On a GPU every process of the launch holds an engine of its own beside its train
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -38,6 +39,7 @@ class VllmEngine:
         self.stop = list(stop)
         _environment(engine)
         threads = torch.get_num_threads()
+        warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
         try:
             from vllm import LLM
         except ImportError as error:
@@ -47,7 +49,20 @@ class VllmEngine:
             ) from error
 
         length = sampling.max_prompt_tokens + sampling.max_tokens
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {
+            "model": path,
+            "dtype": "bfloat16",
+            "max_model_len": length,
+            "max_num_seqs": max(1, min(sequences, 256)),
+            "max_num_batched_tokens": max(BATCHED_TOKENS, length),
+            "enforce_eager": engine.eager or not torch.cuda.is_available(),
+            "enable_prefix_caching": True,
+            "logprobs_mode": "processed_logprobs",
+            "generation_config": "vllm",
+            "trust_remote_code": trust_remote_code,
+            "disable_log_stats": True,
+            "use_tqdm_on_load": False,
+        }
         if torch.cuda.is_available():
             options["gpu_memory_utilization"] = engine.gpu_memory
             if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -56,20 +71,13 @@ class VllmEngine:
             # A prompt prefilled in two pieces makes vLLM wind its generator back, which the CPU's
             # generators cannot; a seeded sample needs whole prompts there.
             options["enable_chunked_prefill"] = False
-        self.llm = LLM(
-            model=path,
-            dtype="bfloat16",
-            max_model_len=length,
-            max_num_seqs=max(1, min(sequences, 256)),
-            max_num_batched_tokens=max(BATCHED_TOKENS, length),
-            enforce_eager=engine.eager or not torch.cuda.is_available(),
-            enable_prefix_caching=True,
-            logprobs_mode="processed_logprobs",
-            generation_config="vllm",
-            trust_remote_code=trust_remote_code,
-            disable_log_stats=True,
-            **options,
-        )
+        try:
+            self.llm = LLM(**options)
+        except (ValueError, RuntimeError, MemoryError) as error:
+            raise EngineError(
+                f"vLLM does not start on {path}: {error}. Less memory: --engine.gpu-memory, "
+                "--engine.cpu-cache, --sampling.max-tokens; or the slower --engine.kind hf"
+            ) from error
         # vLLM binds and counts threads for itself; give the trainer its own back.
         torch.set_num_threads(threads)
 
