@@ -212,8 +212,8 @@ def script(tmp_path, monkeypatch):
     [
         ((), "grpo-arithmetic-test"),
         (("--model", "@sft"), "sft-arithmetic-test"),
-        (("--model", "{model}"), "model-arithmetic-test"),
-        (("--model", "{model}/"), "model-arithmetic-test"),
+        (("--model", "{model}"), "sft-arithmetic-test"),
+        (("--model", "{model}/"), "sft-arithmetic-test"),
         (("--model", "@sft", "--label", "before"), "before"),
         (("--model", "@sft", "--data", "gsm8k:test"), "sft-gsm8k-test"),
         (("--model", "random:recipes/tiny_model"), "tiny_model-arithmetic-test"),

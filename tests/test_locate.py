@@ -30,7 +30,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 def _model(folder, *files):
     folder.mkdir(parents=True)
-    for file in files or ("config.json", "model.safetensors"):
+    for file in files or ("config.json", "model.safetensors", "tokenizer.json"):
         (folder / file).write_text("{}")
     return folder
 
@@ -75,6 +75,11 @@ def test_a_folder_with_pickled_weights_alone_is_refused(tmp_path):
     problem = _problem(str(folder))
     assert "no *.safetensors weights (pickled ones are not read)" in problem
     assert problem.endswith("--model FOLDER")
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
+    folder = _model(tmp_path / "mine", "config.json", "model.safetensors")
+    assert f"{folder} has no tokenizer (tokenizer.json, " in _problem(str(folder))
 
 
 def test_the_first_alternative_that_is_there_is_taken(tmp_path):
@@ -232,7 +237,7 @@ except MissingError as error:
         ({"TRANSFORMERS_OFFLINE": "1"}, "the hub is switched off (HF_HUB_OFFLINE)"),
         (
             {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"},
-            "the hub does not answer within 4 s",
+            f"the hub does not answer within {HUB_TIMEOUT:.0f} s",
         ),
     ],
     ids=["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "unreachable"],

@@ -31,6 +31,10 @@ GEMMA = {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 64}
 PACKED = {
     "llama": (LlamaConfig, {}),
     "qwen2": (Qwen2Config, {}),
+    "qwen2, a window that no layer has": (
+        Qwen2Config,
+        {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 2},
+    ),
     "qwen3": (Qwen3Config, {"head_dim": 8}),
     "gemma2": (Gemma2Config, GEMMA | {"final_logit_softcapping": 2.0}),
     "gemma3": (Gemma3TextConfig, GEMMA),
