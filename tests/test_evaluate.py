@@ -149,6 +149,9 @@ def test_problems_are_handed_over_in_batches_and_keep_their_order(run, monkeypat
     monkeypatch.setattr(module, "BATCH", 3)
     _, rows, engine = run([str(i) for i in range(7)], [str(i) for i in range(7)])
     assert engine.calls == [3, 3, 1]
+    prompts = [[{"role": "user", "content": f"Problem {i}"}] for i in range(7)]
+    expected = [data.chat.prompt_ids(engine.tokenizer, prompt) for prompt in prompts]
+    assert [request.prompt for request in engine.requests] == expected
     assert [row["completion"] for row in rows] == [str(i) for i in range(7)]
     assert [row["lenient"] for row in rows] == [1] * 7
 
