@@ -14,7 +14,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from align import recipe as recipes
-from align.config import Stage
+from align.config import ConfigError, Stage
 from data import Source
 
 Tracker = Literal["none", "tensorboard", "wandb", "trackio"]
@@ -95,13 +95,16 @@ def parse(
             ],
             frozen=True,
         )
-        parsed = tyro.cli(
-            arguments,
-            default=arguments(run=run_type(recipe=run.recipe), config=config),
-            description=_help(doc),
-            args=args,
-            config=MARKERS,
-        )
+        try:
+            parsed = tyro.cli(
+                arguments,
+                default=arguments(run=run_type(recipe=run.recipe), config=config),
+                description=_help(doc),
+                args=args,
+                config=MARKERS,
+            )
+        except ConfigError as error:
+            fail(str(error))
     return parsed.run, parsed.config
 
 

@@ -49,7 +49,12 @@ def prepare(stage: Path, *, resume: bool) -> None:
             f"{stage} already holds a run: add --resume to continue it, choose another folder with "
             f"--out, or delete it"
         )
-    stage.mkdir(parents=True, exist_ok=True)
+    try:
+        stage.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FolderError(
+            f"{stage} cannot be made ({error.strerror}): choose another folder with --out"
+        ) from error
 
 
 # What may differ between a run and its resumption without changing the result.

@@ -128,10 +128,12 @@ class Loop:
             self._log(step, metrics, batch.samples)
             every = self.config.checkpoints.every
             last = step == self.stage.steps
-            if self._preempted() or (every and step % every == 0 and not last):
+            # Asked once: a signal that reaches one rank while all save must not part them.
+            stop = self._preempted()
+            if stop or (every and step % every == 0 and not last):
                 self._save(step, self.stage.state())
-                if self.preemption.asked:
-                    return last
+            if stop:
+                return last
         return True
 
     def _train(self, batch: Batch) -> dict[str, float]:
@@ -222,9 +224,8 @@ class Loop:
 
     def _preempted(self) -> bool:
         """Whether any rank got SIGTERM."""
-        if self._many():
-            self.preemption.asked = any(gather_object([self.preemption.asked]))
-        return self.preemption.asked
+        asked = self.preemption.asked
+        return any(gather_object([asked])) if self._many() else asked
 
     def _log(self, step: int, metrics: dict[str, float], samples: list[dict[str, Any]]) -> None:
         row = {"step": step, "steps": self.stage.steps, "time": round(time.time(), 3)} | metrics
