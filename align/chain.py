@@ -189,7 +189,7 @@ def _call(command: list[str], *, launched: bool) -> None:
         code = child.wait()  # the terminal has told the child already
     finally:
         signal.signal(signal.SIGTERM, previous)
-    if asked and code:
+    if asked:  # also where the child was about to end well: no next stage is begun
         raise SystemExit(128 + signal.SIGTERM)
     if code:
         raise SystemExit(code if code > 0 else 128 - code)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
@@ -39,21 +40,26 @@ def cache_folder() -> Path:
 
 
 def ready(located: Located) -> str:
-    """What `from_pretrained` and vLLM load, a folder or hub id; converts GGUF, draws weights."""
+    """What `from_pretrained` and vLLM load, a folder or hub id; converts GGUF, draws weights.
+
+    Before the process group is there: in one, transformers writes on its first rank alone, and a
+    node whose cache is its own would be left with nothing. One process of a node does the work.
+    """
     if located.kind in ("folder", "hub"):
         return located.path
     source = Path(located.path)
     stamp = source if source.is_file() else source / "config.json"
     key = f"{stamp.resolve()}:{stamp.stat().st_size}:{stamp.stat().st_mtime_ns}"
     folder = cache_folder() / f"{source.stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-    if not (folder / "config.json").is_file():
-        partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-        log.info("making %s from %s (once)", folder, source)
-        _convert_gguf(source, partial) if located.kind == "gguf" else _draw(source, partial)
-        try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "config.json").is_file():
+            partial = folder.with_name(f"{folder.name}.partial")
+            for left in (partial, folder):
+                shutil.rmtree(left, ignore_errors=True)
+            log.info("making %s from %s (once)", folder, source)
+            _convert_gguf(source, partial) if located.kind == "gguf" else _draw(source, partial)
             partial.rename(folder)
-        except OSError:  # another process was first
-            shutil.rmtree(partial)
     return str(folder)
 
 

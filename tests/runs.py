@@ -12,8 +12,10 @@ import functools
 import importlib
 import json
 import os
+import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -157,7 +159,7 @@ def serve():
 
 
 def _run(order):
-    port = 20000 + os.getpid() % 20000 + int(time.time() * 10) % 10000
+    port = _free_port()
     pids = [_fork(order, rank, port) for rank in range(order["ranks"])]
     codes, used, failed = {}, 0.0, 0.0
     while len(codes) < len(pids):
@@ -173,6 +175,15 @@ def _run(order):
                 os.kill(pid, signal.SIGKILL)  # it may wait for ever for the rank that failed
         time.sleep(0.002)
     return {"codes": [codes[pid] for pid in pids], "seconds": used}
+
+
+def _free_port():
+    """A port that nothing listens on, below those that the kernel gives to outgoing connections."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket() as trial, contextlib.suppress(OSError):
+            trial.bind(("127.0.0.1", port))
+            return port
 
 
 def _used(pid):

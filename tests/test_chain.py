@@ -42,9 +42,11 @@ def chain(tmp_path_factory):
         )
         assert first.poll() is None, (folder / "log").read_text()
         family = psutil.Process(first.pid).children(recursive=True)
+        trainers = [process for process in family if "grpo.py" in " ".join(process.cmdline())]
         first.terminate()
         code = first.wait()
-    left = [process for process in family if process.is_running()]
+        left = [process for process in trainers if process.is_running()]
+    assert len(trainers) == 2, trainers  # the launcher and what it launched
     second = _call("run", *FLAGS, cwd=folder)
     assert second.returncode == 0, second.stderr
     return folder, (folder / "log").read_text(), code, left, second.stdout
@@ -56,7 +58,7 @@ def test_sigterm_ends_it_after_the_running_stages_checkpoint(chain):
     _, first, code, left, _ = chain
     assert code == 128 + signal.SIGTERM
     assert "stopped by SIGTERM after a checkpoint" in first
-    assert [process for process in left if process.is_running()] == []
+    assert left == []
 
 
 def test_both_models_evaluations_and_the_report_are_there(chain):
@@ -112,6 +114,32 @@ def test_a_third_call_starts_nothing(chain):
     assert "answering" not in third.stdout
 
 
+def test_sigterm_begins_no_next_stage_where_the_child_ends_well():
+    """As a stage does that gets it in its last step."""
+    child = (
+        "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
+        "time.sleep(0.5)\n"
+        "os.kill(os.getppid(), signal.SIGTERM)\n"
+        "time.sleep(60)\n"
+    )
+    code = (
+        "import sys\n"
+        "from align import chain\n"
+        "chain._call([sys.executable, '-c', sys.argv[1]], launched=False)\n"
+        "print('the next stage')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, child],
+        cwd=runs.REPOSITORY,
+        env=runs.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, "")
+
+
 def test_check_validates_what_can_be_validated_and_writes_nothing(tmp_path):
     done = _call("run", "--check", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -134,4 +162,5 @@ def test_a_stage_that_fails_ends_the_chain_with_its_message(tmp_path):
     assert done.returncode != 0
     (said,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert "completion" in said
+    assert "Traceback" not in done.stderr
     assert not (tmp_path / "run" / "grpo").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -69,6 +70,7 @@ def run_stage(config: Stage, located: Located, launch: Launch) -> None:
             return
     _check_tracker(launch.report_to)
     rows = checked_rows(config)
+    path = models.ready(located)
     if not launch.check:
         folder.prepare(stage_folder, resume=launch.resume)
     accelerator = Accelerator(
@@ -78,7 +80,7 @@ def run_stage(config: Stage, located: Located, launch: Launch) -> None:
     )
     if accelerator.is_main_process and not launch.check:
         folder.write_json(stage_folder / "config.json", folder.described(config))
-    _train(config, located, launch, rows, accelerator, stage_folder)
+    _train(config, path, launch, rows, accelerator, stage_folder)
 
 
 def _check_tracker(name: str) -> None:
@@ -115,15 +117,13 @@ def _with_completion(rows: Any) -> Any:
 
 def _train(
     config: Stage,
-    located: Located,
+    path: str,
     launch: Launch,
     rows: Any,
     accelerator: Accelerator,
     stage_folder: Path,
 ) -> None:
     set_seed(config.seed)
-    with accelerator.main_process_first():
-        path = models.ready(located)
     tokenizer = models.load_tokenizer(path, trust_remote_code=config.trust_remote_code)
     policy = _policy(config, path, accelerator)
     _check_context(config, policy.model)
@@ -157,14 +157,7 @@ def _train(
     )
     finished = loop.run(resume=launch.resume)
     stage.close()
-    # A barrier comes last: a gloo thread may still let go of an earlier collective's tensors, for
-    # which it needs Python's lock, and that is held by whoever ends the process group.
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
-    if not finished:
-        console.print("stopped by SIGTERM after a checkpoint; continue with --resume")
-        raise SystemExit(EXIT_PREEMPTED)
-    if accelerator.is_main_process:
+    if finished and accelerator.is_main_process:
         model = context.model
         folder.export(
             stage_folder,
@@ -172,6 +165,23 @@ def _train(
             lambda target: {"steps": stage.steps, "weights": models.weights_hash(target)},
         )
         console.print(f"wrote {stage_folder / 'model'}")
+    _end(accelerator)
+    if not finished:
+        console.print("stopped by SIGTERM after a checkpoint; continue with --resume")
+        raise SystemExit(EXIT_PREEMPTED)
+
+
+def _end(accelerator: Accelerator) -> None:
+    """Leave the process group together.
+
+    A gloo thread lets go of a collective's tensors some time after the collective, for which it
+    needs Python's lock; whoever takes the group down holds that lock and waits for the thread. So
+    the last collective is one without tensors, and the thread gets the lock for a moment.
+    """
+    accelerator.wait_for_everyone()
+    if accelerator.num_processes > 1:
+        time.sleep(0.5)
+    accelerator.end_training()
 
 
 def _check_context(config: Stage, model: Any) -> None:
