@@ -114,9 +114,10 @@ def launch(stage_type: type[Stage], doc: str) -> None:
         StageRun, lambda run: recipes.load(run.recipe).stage(stage_type, run.stage), doc=doc
     )
     from align.locate import MissingError, locate
+    from align.references import references
 
     try:
-        model = locate(stage.model, run.folder, recipe=run.recipe)
+        located = {name: locate(name, run.folder, recipe=run.recipe) for name in references(stage)}
     except MissingError as error:
         fail(str(error))
     from align.stages import MISTAKES, Launch, run_stage  # torch only now
@@ -129,7 +130,7 @@ def launch(stage_type: type[Stage], doc: str) -> None:
         report_to=run.report_to,
     )
     try:
-        run_stage(stage, model, how)
+        run_stage(stage, located, how)
     except MISTAKES as error:
         fail(str(error))
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +61,12 @@ def prepare(stage: Path, *, resume: bool) -> None:
 FREE = ("checkpoints", "samples_logged")
 
 
-def check_unchanged(stage: Path, config: Any) -> None:
-    """Refuse to go on with other values than the stage was begun with."""
+def check_unchanged(stage: Path, config: Any, inputs: Mapping[str, str] | None = None) -> None:
+    """Refuse to go on with other values than the stage was begun with, or from other weights.
+
+    inputs: the identity of each model that the stage names. The reference is loaded from there, so
+    other weights would be another reference.
+    """
     if not (stage / "config.json").is_file():
         return
     before, now = json.loads((stage / "config.json").read_text()), described(config)
@@ -71,6 +75,13 @@ def check_unchanged(stage: Path, config: Any) -> None:
         for name in now
         if name not in FREE and before.get(name) != now[name]
     ]
+    if inputs and (stage / "inputs.json").is_file():
+        began = json.loads((stage / "inputs.json").read_text())
+        changed += [
+            f"the weights of {name} are others now"
+            for name, weights in inputs.items()
+            if began.get(name, weights) != weights
+        ]
     if changed:
         raise FolderError(
             f"{stage} was begun with other values ({'; '.join(changed)}): choose another folder "

@@ -3,8 +3,8 @@
 A stage brings two functions. `collect(step)` returns the packs of the step's optimizer steps, cut
 into minibatches, each trained token with its share of the mean (column `weight`, from counts over
 all ranks), and `loss(pack)` returns a scalar that only has to be added up, with metrics as sums
-over the pack's tokens. Because the loss is a sum with global weights, the gradient does not depend
-on how tokens fall into packs, minibatches' micro-batches or ranks.
+over the pack's tokens (or pairs, see `Batch.unit`). Because the loss is a sum with global weights,
+the gradient does not depend on how tokens fall into packs, minibatches' micro-batches or ranks.
 
 Nothing random survives a step: each seeds its own generators from (seed, step, rank). So a
 checkpoint between two steps is all that a resumed run needs to be bit-identical.
@@ -47,7 +47,7 @@ class Batch:
 
     columns: names of the packs' columns. metrics: figures of the collection, equal on all ranks.
     samples: this process's rows for samples.jsonl. passes: how often the minibatches are gone
-    through.
+    through. unit: the metric of `loss` that counts what its others are means over.
     """
 
     minibatches: list[list[Pack]]
@@ -55,6 +55,7 @@ class Batch:
     metrics: dict[str, float] = field(default_factory=dict)
     samples: list[dict[str, Any]] = field(default_factory=list)
     passes: int = 1
+    unit: str = "tokens"
 
 
 class Stage(Protocol):
@@ -74,8 +75,13 @@ class Stage(Protocol):
 
     def load_state(self, state: dict[str, Any]) -> None: ...
 
+    def learned(self, metrics: dict[str, float]) -> None:
+        """Called after a step's last update with its metrics, equal on all ranks; `state` is asked
+        afterwards.
+        """
+
     def close(self) -> None:
-        """Give back what the stage holds besides the policy."""
+        """Give back what the stage holds besides the trained module."""
 
 
 class NonFiniteError(RuntimeError):
@@ -83,21 +89,21 @@ class NonFiniteError(RuntimeError):
 
 
 class Loop:
-    """Trains `policy` through `stage`; policy and optimizer come prepared by `accelerator`."""
+    """Trains `module` through `stage`; module and optimizer come prepared by `accelerator`."""
 
     def __init__(
         self,
         stage: Stage,
         config: StageConfig,
         *,
-        policy: nn.Module,
+        module: nn.Module,
         optimizer: AcceleratedOptimizer,
         accelerator: Accelerator,
         folder: Path,
     ) -> None:
         self.stage = stage
         self.config = config
-        self.policy = policy
+        self.module = module
         self.accelerator = accelerator
         self.preemption = Preemption()
         self.optimizer = optimizer
@@ -124,6 +130,7 @@ class Loop:
                 self._save(step - 1, state)
                 return False
             metrics = batch.metrics | self._train(batch)
+            self.stage.learned(metrics)
             metrics["seconds/total"] = time.perf_counter() - begun
             self._log(step, metrics, batch.samples)
             every = self.config.checkpoints.every
@@ -137,9 +144,9 @@ class Loop:
         return True
 
     def _train(self, batch: Batch) -> dict[str, float]:
-        """Every optimizer step of a batch. Metrics are means a trained token over all of them."""
+        """Every optimizer step of a batch. Metrics are means over all, norms the largest."""
         begun = time.perf_counter()
-        self.policy.train()
+        self.module.train()
         sums: dict[str, float] = {}
         losses, norms, lr = [], [], 0.0
         for _ in range(batch.passes):
@@ -151,19 +158,20 @@ class Loop:
                 for name, value in metrics.items():
                     sums[name] = sums.get(name, 0.0) + value
         tokens = sums.pop("tokens")
-        means = {name: value / max(tokens, 1.0) for name, value in sums.items()}
-        return means | {
+        count = tokens if batch.unit == "tokens" else sums.pop(batch.unit, 0.0)
+        means = {name: value / max(count, 1.0) for name, value in sums.items()}
+        largest = {name: max(norm.get(name, 0.0) for norm in norms) for name in norms[0]}
+        return means | largest | {
             "loss": sum(losses) / len(losses),
-            "grad_norm": max(norms),
             "lr": lr,
             "tokens": tokens,
             "seconds/train": time.perf_counter() - begun,
-        }
+        }  # fmt: skip
 
     def _optimizer_step(
         self, packs: list[Pack], columns: tuple[str, ...]
-    ) -> tuple[float, float, dict[str, float]]:
-        """Backward through every pack, then one step of the optimizer."""
+    ) -> tuple[float, dict[str, float], dict[str, float]]:
+        """Backward through every pack, then one step of the optimizer: loss, norms, metrics."""
         lr = self._lr()
         most = max(gather_object([len(packs)])) if self._many() else len(packs)
         # Collective operations count on every rank doing the same number of backward passes.
@@ -174,7 +182,7 @@ class Loop:
         for i, one in enumerate(packs):
             one = one.to(self.accelerator.device)
             synced = i == len(packs) - 1
-            with nullcontext() if synced else self.accelerator.no_sync(self.policy):
+            with nullcontext() if synced else self.accelerator.no_sync(self.module):
                 loss, metrics = self.stage.loss(one)
                 # Data parallelism averages over ranks what is meant to be added.
                 self.accelerator.backward(loss * self.accelerator.num_processes)
@@ -185,27 +193,36 @@ class Loop:
                 names[name] = names.get(name, 0.0) + counted
         self.optimizer_step += 1
         if not packs:  # nothing to learn anywhere: moments alone would move the weights
-            return 0.0, 0.0, {"tokens": 0.0}
+            return 0.0, dict.fromkeys(self._parts(), 0.0), {"tokens": 0.0}
         sums = self._sum({"loss": total, **names})
-        norm = self._guarded_norm(sums["loss"])
+        norms = self._guarded_norms(sums["loss"])
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_ratio", 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return sums.pop("loss"), norm, sums
+        return sums.pop("loss"), norms, sums
 
-    def _guarded_norm(self, loss: float) -> float:
-        """Clip the gradient and return its norm; refuse to step on a number that is none."""
-        clipped = self.accelerator.clip_grad_norm_(
-            self.policy.parameters(), self.config.optim.max_grad_norm
-        )
-        norm = float(clipped)
-        if math.isfinite(loss) and math.isfinite(norm):
-            return norm
+    def _guarded_norms(self, loss: float) -> dict[str, float]:
+        """Clip each part's gradient and return the norms; refuse to step on what is no number."""
+        most = self.config.optim.max_grad_norm
+        norms = {
+            name: float(self.accelerator.clip_grad_norm_(parameters, most))
+            for name, parameters in self._parts().items()
+        }
+        if all(math.isfinite(number) for number in (loss, *norms.values())):
+            return norms
+        said = ", ".join(f"{name} {norm}" for name, norm in norms.items())
         raise NonFiniteError(
-            f"optimizer step {self.optimizer_step}: loss {loss}, gradient norm {norm}; the weights "
+            f"optimizer step {self.optimizer_step}: loss {loss}, {said}; the weights "
             "are as they were. Lower --optim.lr"
         )
+
+    def _parts(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters clipped together, by the name that their norm is logged under."""
+        found: dict[str, list[nn.Parameter]] = {}
+        for group in self.optimizer.param_groups:
+            found.setdefault(group.get("norm", "grad_norm"), []).extend(group["params"])
+        return found
 
     def _lr(self) -> float:
         total = self.stage.steps * self.stage.optimizer_steps
@@ -237,11 +254,11 @@ class Loop:
         self.accelerator.log(metrics, step=step)
 
     def _save(self, step: int, stage_state: dict[str, Any]) -> None:
-        policy, optimizer, options = self.policy, self.optimizer.optimizer, self._options()
-        state = {"model": get_model_state_dict(policy, options=options)}
+        module, optimizer, options = self.module, self.optimizer.optimizer, self._options()
+        state = {"model": get_model_state_dict(module, options=options)}
         # Before the first step there are no moments, and asking for them would count a step.
         if optimizer.state:
-            state["optimizer"] = get_optimizer_state_dict(policy, optimizer, options=options)
+            state["optimizer"] = get_optimizer_state_dict(module, optimizer, options=options)
         if self.accelerator.is_main_process:
             self.checkpoints.save(
                 step,
@@ -263,10 +280,10 @@ class Loop:
         if found is None:
             return 0
         state, manifest = found
-        policy, optimizer, options = self.policy, self.optimizer.optimizer, self._options()
-        set_model_state_dict(policy, state["model"], options=options)
+        module, optimizer, options = self.module, self.optimizer.optimizer, self._options()
+        set_model_state_dict(module, state["model"], options=options)
         if "optimizer" in state:
-            set_optimizer_state_dict(policy, optimizer, state["optimizer"], options=options)
+            set_optimizer_state_dict(module, optimizer, state["optimizer"], options=options)
         self.stage.load_state(manifest["stage"])
         self.optimizer_step = manifest["optimizer_step"]
         return manifest["step"]
@@ -283,6 +300,6 @@ class Loop:
 def _filler(columns: tuple[str, ...]) -> Pack:
     """A pack that weighs nothing, for a rank that has fewer than the others."""
     completion = Completion(ids=[0], columns=dict.fromkeys(columns, 0.0))
-    # Padded, which every model takes; of one row the two layouts compute the same.
-    group = Group(prompt=[0], completions=[completion])
-    return pack([group], token_budget=2, padded=True)[0]
+    # Padded, which every model takes; two rows, which may be asked for as a pair.
+    group = Group(prompt=[0], completions=[completion, completion])
+    return pack([group], token_budget=4, padded=True)[0]

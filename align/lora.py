@@ -1,4 +1,9 @@
-"""Low-rank adapters: inserted in place, switched off for the reference, merged for export."""
+"""Low-rank adapters: inserted in place, several on one base, chosen by name, merged for export.
+
+The policy's set is the one that is active at rest: the one being trained, called `default`, and
+below it those of earlier stages where a recipe stacks them. Without `default` the model is the
+stage's input, and so the reference.
+"""
 
 from __future__ import annotations
 
@@ -11,41 +16,69 @@ from transformers import PreTrainedModel
 
 from align.config import Lora
 
+TRAINED = "default"
 
-def add_lora(model: PreTrainedModel, lora: Lora) -> None:
-    """Insert adapters in place; only they train afterwards."""
+
+def add_lora(model: PreTrainedModel, lora: Lora, *, name: str = TRAINED, head: str = "") -> None:
+    """Insert adapters in place. Afterwards they alone train, with any put in before and the layer
+    called `head`; active stay those that were, with `default` added.
+    """
     from peft import LoraConfig, inject_adapter_in_model
 
+    active = active_adapters(model)
+    trained = {p for p, parameter in model.named_parameters() if parameter.requires_grad}
+    first = not adapted_layers(model)
     target: Any = lora.target if lora.target == "all-linear" else lora.target.split(",")
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=target,
-        task_type="CAUSAL_LM",
+        exclude_modules=[head] if head else None,
+        task_type="SEQ_CLS" if head else "CAUSAL_LM",
     )
-    inject_adapter_in_model(config, model)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_("lora_" in name)
+    inject_adapter_in_model(config, model, adapter_name=name)
+    for parameter_name, parameter in model.named_parameters():
+        mine = f".{name}." in parameter_name or parameter_name == f"{head}.weight"
+        parameter.requires_grad_(mine or (not first and parameter_name in trained))
+    _activate(model, [*active, name] if name == TRAINED else active)
+
+
+def adapted_layers(model: PreTrainedModel) -> list[Any]:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+
+
+def active_adapters(model: PreTrainedModel) -> list[str]:
+    """Names of those added to the base at the moment."""
+    layers = adapted_layers(model)
+    return list(layers[0].active_adapters) if layers else []
+
+
+@contextmanager
+def using(model: PreTrainedModel, *names: str) -> Iterator[None]:
+    """Inside, these adapters are added to the base, and no others."""
+    before = active_adapters(model)
+    _activate(model, list(names))
+    try:
+        yield
+    finally:
+        _activate(model, before)
 
 
 @contextmanager
 def adapters_off(model: PreTrainedModel) -> Iterator[None]:
-    """Inside, the model is the one that the adapters were added to: the reference, for free."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
-    for layer in layers:
-        layer.enable_adapters(False)
-    try:
+    """Inside, the model is the stage's input, to which `default` was added: the reference, for
+    free.
+    """
+    with using(model, *[name for name in active_adapters(model) if name != TRAINED]):
         yield
-    finally:
-        for layer in layers:
-            layer.enable_adapters(True)
 
 
 def merged_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """(name, tensor) of every weight, adapters added in, tied ones under each of their names.
+    """(name, tensor) of every weight, active adapters added in, tied ones under each of their
+    names.
 
     Merged out of place: adding an adapter and taking it away again would leave rounding behind.
     vLLM keeps its own head, so a tied head that is left out would stay at its old weights.
@@ -61,5 +94,12 @@ def merged_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
         if "lora_" in name:
             continue
         if name in adapted:
-            tensor = tensor + adapted[name].get_delta_weight("default").to(tensor.dtype)
+            for adapter in adapted[name].active_adapters:
+                tensor = tensor + adapted[name].get_delta_weight(adapter).to(tensor.dtype)
         yield name.replace(".base_layer.", "."), tensor.detach()
+
+
+def _activate(model: PreTrainedModel, names: list[str]) -> None:
+    for layer in adapted_layers(model):
+        # Not set_adapter, which also decides what trains.
+        layer._active_adapter = names

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers import PreTrainedModel
 
-from align.config import Grpo, Stage
+from align.config import Grpo, Ppo, Rollouts, Stage
 
 GIB = 2**30
 
 
-def expected_memory(config: Stage, model: PreTrainedModel) -> str:
-    """The parts in GiB on one process, and their sum; activations are the least certain."""
-    total = model.num_parameters()
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+def expected_memory(config: Stage, module: Any) -> str:
+    """The parts in GiB on one process, and their sum; activations are the least certain.
+
+    module: what is trained, with a `model` inside, and a critic beside it in PPO.
+    """
+    model: PreTrainedModel = module.model
+    base = model.num_parameters()
+    total = sum(p.numel() for p in module.parameters())
+    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     parts = {
         "weights": 4 * total,
         "gradients": 4 * trained,
         "optimizer": 8 * trained,
         "activations": _activations(config, model),
     }
-    if isinstance(config, Grpo):
-        if (config.beta or config.kl_every) and not config.lora.rank:
-            parts["reference"] = 4 * total
+    if isinstance(config, Rollouts):
+        measured = config.kl_every if isinstance(config, Grpo) else isinstance(config, Ppo)
+        if (config.beta or measured) and not config.lora.rank:
+            parts["reference"] = 4 * base
         if config.engine.kind == "vllm":
-            parts["vLLM"] = 2 * total + round(config.engine.cpu_cache * GIB)
+            parts["vLLM"] = 2 * base + round(config.engine.cpu_cache * GIB)
     listed = ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items())
     return f"about {sum(parts.values()) / GIB:.1f} GiB a process ({listed})"
 

@@ -16,8 +16,10 @@ from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     GenerationConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -97,6 +99,16 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
     return tokenizer
 
 
+def check_same_tokenizer(tokenizer: PreTrainedTokenizerBase, *, path: str) -> None:
+    """Raises ModelError where the model in `path` would read other words from the same ids."""
+    other = load_tokenizer(path)
+    if other.get_vocab() != tokenizer.get_vocab():
+        raise ModelError(
+            f"the tokenizer of {path} is not that of {tokenizer.name_or_path}: the same token ids "
+            "mean other words there. Give a model with the policy's tokenizer"
+        )
+
+
 def stop_tokens(tokenizer: PreTrainedTokenizerBase, path: str) -> list[int]:
     """Ids that end a completion: the chat template's, the tokenizer's, and those that the model's
     own generation settings add (Qwen's instruct models stop at two).
@@ -116,20 +128,78 @@ def load_causal_lm(
     """Float32 weights (autocast computes in bf16); attention that takes packs: FlexAttention on
     CUDA, `align.attention` elsewhere. Raises ModelError for weights that cannot be read.
     """
+    return _load(AutoModelForCausalLM, path, device, trust_remote_code)
+
+
+def load_classifier(
+    path: str, *, device: torch.device | str, trust_remote_code: bool = False
+) -> PreTrainedModel:
+    """A reward model: a sequence classifier with one label. Raises ModelError for any other."""
+    config = _config(path, trust_remote_code)
+    kinds = config.architectures or []
+    if not any(kind.endswith("ForSequenceClassification") for kind in kinds):
+        raise ModelError(
+            f"{path} is no reward model but a {' or '.join(kinds) or 'model without a name'}: "
+            "give what a reward_model stage wrote, or another sequence classifier with one label"
+        )
+    if config.num_labels != 1:
+        raise ModelError(
+            f"{path} has {config.num_labels} labels; a reward model has one, its score"
+        )
+    return _load(AutoModelForSequenceClassification, path, device, trust_remote_code)
+
+
+def new_classifier(
+    path: str,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    device: torch.device | str,
+    seed: int,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """A reward model to be trained: this model's trunk, and a head drawn from N(0, 1/(H + 1))
+    (1909.08593), or the head it has already. Raises ModelError where there is no such class.
+    """
+    kinds = _config(path, trust_remote_code).architectures or []
+    if any(kind.endswith("ForSequenceClassification") for kind in kinds):
+        return load_classifier(path, device=device, trust_remote_code=trust_remote_code)
+    model = _load(AutoModelForSequenceClassification, path, device, trust_remote_code, num_labels=1)
+    if not isinstance(getattr(model, "score", None), torch.nn.Linear):
+        raise ModelError(f"{type(model).__name__} has no linear head called score to train")
+    draw = torch.Generator().manual_seed(seed)
+    width = model.score.in_features
+    with torch.no_grad():
+        model.score.weight.copy_(torch.randn(1, width, generator=draw) / (width + 1) ** 0.5)
+    pad = tokenizer.pad_token_id
+    # transformers reads the score at the last token that is not this one.
+    model.config.pad_token_id = tokenizer.eos_token_id if pad is None else pad
+    return model
+
+
+def _config(path: str, trust_remote_code: bool) -> PretrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"the model in {path} cannot be loaded: {error}") from error
+
+
+def _load(
+    family: Any, path: str, device: torch.device | str, trust_remote_code: bool, **more: Any
+) -> PreTrainedModel:
     on_cuda = torch.device(device).type == "cuda"
     attention = "flex_attention" if on_cuda else shared_prefix.NAME
     options: dict[str, Any] = {
         "dtype": torch.float32,
         "trust_remote_code": trust_remote_code,
         "use_safetensors": True,
-    }
+    } | more
+    config = _config(path, trust_remote_code)
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-        family = AutoModelForCausalLM._model_mapping.get(type(config), None)
+        kind = family._model_mapping.get(type(config), None)
         # Ours is SDPA's equal, and no more: a model with attention sinks, say, must keep its own.
-        if on_cuda or getattr(family, "_supports_sdpa", False):
+        if on_cuda or getattr(kind, "_supports_sdpa", False):
             options["attn_implementation"] = attention
-        model = AutoModelForCausalLM.from_pretrained(path, **options)
+        model = family.from_pretrained(path, **options)
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise ModelError(f"the model in {path} cannot be loaded: {error}") from error
     return model.to(device)

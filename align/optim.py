@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import torch
 from torch import nn
@@ -23,12 +24,26 @@ def learning_rate(optim: Optim, step: int, total: int) -> float:
     return optim.lr
 
 
-def adamw(policy: nn.Module, optim: Optim) -> torch.optim.AdamW:
-    """AdamW; weight decay on matrices alone, not on norms and biases."""
-    trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": optim.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
+def adamw(
+    module: nn.Module, optim: Optim, *, critic: Collection[nn.Parameter] = (), critic_lr: float = 0
+) -> torch.optim.AdamW:
+    """AdamW; weight decay on matrices alone, not on norms and biases.
+
+    critic: parameters that go at `critic_lr`, and whose gradient is clipped apart from the others'.
+    """
+    apart = {id(parameter) for parameter in critic}
+    groups = []
+    for norm, ratio in (("grad_norm", 1.0), ("grad_norm/critic", critic_lr / (optim.lr or 1.0))):
+        mine = [
+            parameter
+            for parameter in module.parameters()
+            if parameter.requires_grad and (id(parameter) in apart) == (norm != "grad_norm")
+        ]
+        for parameters, decay in (
+            ([p for p in mine if p.ndim >= 2], optim.weight_decay),
+            ([p for p in mine if p.ndim < 2], 0.0),
+        ):
+            group = {"weight_decay": decay, "lr_ratio": ratio, "norm": norm}
+            groups.append({"params": parameters} | group)
     groups = [group for group in groups if group["params"]]
     return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps)

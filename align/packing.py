@@ -57,8 +57,8 @@ class Pack:
     input_ids, position_ids, segment, prompt: LongTensor[R, T]; `segment` numbers each prompt and
     each completion, `prompt` is the segment of the token's own prompt. predictor: LongTensor[C],
     the flat cell (row * T + column) whose hidden state predicts token c; target: LongTensor[C], the
-    token; sequence: LongTensor[C], the completion it belongs to, 0 .. sequences-1. columns: float
-    Tensor[C] each.
+    token; sequence: LongTensor[C], the completion it belongs to, 0 .. sequences-1. last:
+    LongTensor[sequences], the cell of each completion's last token. columns: float Tensor[C] each.
     """
 
     input_ids: Tensor
@@ -68,6 +68,7 @@ class Pack:
     predictor: Tensor
     target: Tensor
     sequence: Tensor
+    last: Tensor
     sequences: int
     padded: bool = False
     columns: dict[str, Tensor] = field(default_factory=dict)
@@ -86,6 +87,13 @@ class Pack:
         """Trained tokens of each sequence, LongTensor[sequences]."""
         return torch.bincount(self.sequence, minlength=self.sequences)
 
+    def per_sequence(self, name: str) -> Tensor:
+        """A column that is one number a completion, Tensor[sequences]; each needs a trained
+        token.
+        """
+        lengths = self.lengths()
+        return self.columns[name].index_select(0, lengths.cumsum(0) - lengths)
+
     def attention_mask(self) -> Tensor:
         """What each token may attend to: BoolTensor[R, 1, T, T], or LongTensor[R, T] if padded."""
         if self.padded:
@@ -98,15 +106,21 @@ class Pack:
         return (same & causal.tril()).unsqueeze(1)
 
 
-def pack(groups: Iterable[Group], *, token_budget: int, padded: bool = False) -> list[Pack]:
+def pack(
+    groups: Iterable[Group], *, token_budget: int, padded: bool = False, whole: bool = False
+) -> list[Pack]:
     """Lay out groups in packs of at most `token_budget` tokens.
 
     Only a single prompt + completion longer than that gets a larger pack. First-fit by decreasing
     size; the order is a function of the input alone, so a resumed run packs alike.
+    whole: a group's completions stay in one pack, next to each other and in order (a pair is
+    compared), and only a group longer than the budget gets a larger pack.
     """
     if padded:
-        return [_padded(rows) for rows in _padded_rows(groups, token_budget)]
-    pieces = [piece for group in groups for piece in _cut(group, token_budget)]
+        return [_padded(rows) for rows in _padded_rows(groups, token_budget, whole=whole)]
+    pieces = [
+        piece for group in groups for piece in ([group] if whole else _cut(group, token_budget))
+    ]
     pieces.sort(key=_size, reverse=True)
     bins: list[tuple[int, list[Group]]] = []
     for piece in pieces:
@@ -152,6 +166,7 @@ class _Builder:
             tuple[int, int, int, int]
         ] = []  # row, predictor column, target, sequence
         self.columns: dict[str, list[float]] = {}
+        self.last: list[tuple[int, int]] = []  # row, column
         self.sequences = 0
         self.segments = 0
 
@@ -183,6 +198,7 @@ class _Builder:
                 self.columns.setdefault(name, []).append(
                     value[i] if isinstance(value, Sequence) else value
                 )
+        self.last.append((len(self.rows) - 1, start + len(completion.ids) - 1))
         self.sequences += 1
 
     def build(self, padded: bool) -> Pack:
@@ -202,6 +218,7 @@ class _Builder:
             predictor=flat[:, 0] * width + flat[:, 1],
             target=flat[:, 2],
             sequence=flat[:, 3],
+            last=torch.tensor([row * width + column for row, column in self.last]),
             sequences=self.sequences,
             padded=padded,
             columns={k: torch.tensor(v, dtype=torch.float32) for k, v in self.columns.items()},
@@ -219,17 +236,29 @@ def _packed(groups: list[Group]) -> Pack:
     return build.build(padded=False)
 
 
-def _padded_rows(groups: Iterable[Group], token_budget: int) -> list[list[Group]]:
+def _padded_rows(groups: Iterable[Group], token_budget: int, *, whole: bool) -> list[list[Group]]:
     """One row a completion, sorted by length; batches of at most the budget, padding counted."""
-    rows = [Group(prompt=g.prompt, completions=[c]) for g in groups for c in g.completions]
-    rows.sort(key=_size, reverse=True)
+    if whole:
+        units = [_rows(group) for group in groups]
+    else:
+        units = [[row] for group in groups for row in _rows(group)]
+    units.sort(key=_width, reverse=True)
     batches: list[list[Group]] = []
-    for row in rows:
-        if batches and (len(batches[-1]) + 1) * _size(batches[-1][0]) <= token_budget:
-            batches[-1].append(row)
+    for unit in units:
+        if batches and (len(batches[-1]) + len(unit)) * _width(batches[-1]) <= token_budget:
+            batches[-1] += unit
         else:
-            batches.append([row])
+            batches.append(list(unit))
     return batches
+
+
+def _rows(group: Group) -> list[Group]:
+    return [Group(prompt=group.prompt, completions=[one]) for one in group.completions]
+
+
+def _width(rows: list[Group]) -> int:
+    """Of padded rows; those of a batch come longest unit first."""
+    return max(_size(row) for row in rows)
 
 
 def _padded(rows: list[Group]) -> Pack:

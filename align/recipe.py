@@ -13,6 +13,7 @@ import pkgutil
 from dataclasses import dataclass
 
 from align.config import Evaluation, Stage
+from align.references import references
 
 
 class RecipeError(ValueError):
@@ -32,12 +33,14 @@ class Recipe:
         for stage in self.stages:
             if stage.name in seen:
                 raise RecipeError(f"recipe {self.name}: two stages are called {stage.name!r}")
-            if stage.model.startswith("@") and stage.model[1:] not in seen:
-                known = ", ".join("@" + name for name in seen) or "none"
-                raise RecipeError(
-                    f"recipe {self.name}: stage {stage.name!r} starts from {stage.model!r}, "
-                    f"but the stages before it are: {known}"
-                )
+            for reference in references(stage):
+                if reference.startswith("@") and reference[1:] not in seen:
+                    known = ", ".join("@" + name for name in seen) or "none"
+                    verb = "starts from" if reference == stage.model else "needs"
+                    raise RecipeError(
+                        f"recipe {self.name}: stage {stage.name!r} {verb} {reference!r}, "
+                        f"but the stages before it are: {known}"
+                    )
             seen.append(stage.name)
         if not self.stages:
             raise RecipeError(f"recipe {self.name} has no stages")

@@ -11,6 +11,7 @@ from data.arithmetic import Arithmetic
 from data.gym import ReasoningGym
 from data.mixture import Mixture
 from data.names import resolve
+from data.right_wrong import RightWrong
 from data.rows import DataError, Row, RowError, Source
 from data.sources import (
     GSM8K,
@@ -20,6 +21,7 @@ from data.sources import (
     Hub,
     Local,
     NuminaMathTIR,
+    RottenTomatoes,
     UltraFeedback,
 )
 from data.validate import RewardCheckError
@@ -37,6 +39,8 @@ __all__ = [
     "NuminaMathTIR",
     "ReasoningGym",
     "RewardCheckError",
+    "RightWrong",
+    "RottenTomatoes",
     "Row",
     "RowError",
     "Source",

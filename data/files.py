@@ -1,4 +1,4 @@
-"""Local files, JSON Lines and Parquet, with errors that name the file and the line.
+"""Local files, JSON Lines and Parquet, one or several, with errors that name the file and the line.
 
 JSON Lines is read line by line rather than by a table loader: those report a broken line as a byte
 offset in a block, or unify columns silently.
@@ -9,11 +9,56 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import TypeVar
 
 from data.rows import DataError, Row
 
 SUFFIXES = (".jsonl", ".parquet")
-_SLICE = re.compile(r"\w*\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\]")
+Item = TypeVar("Item")
+_SLICE = re.compile(r"(?P<name>\w*)\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\]")
+_SIDE = re.compile(r"(?:^|[^a-z])(train|test|valid|validation|val|dev|eval)(?=[^a-z]|$)")
+
+
+def find(path: str) -> list[Path]:
+    """The files that a path names: one file, those of a folder, or several of either joined by +.
+
+    Raises DataError for what does not exist or is named twice, a folder without data, and one that
+    holds several splits, which would train on what is held out.
+    """
+    whole = Path(path).expanduser()
+    if whole.is_file():
+        return [whole]
+    if whole.is_dir():
+        return _in_folder(whole)
+    if "+" in path:
+        found = [file for part in path.split("+") for file in find(part)]
+        for place, file in enumerate(found):
+            if file in found[:place]:
+                raise DataError(f"{path} names {file} twice; name each file once")
+        return found
+    raise _missing(whole)
+
+
+def in_folder(folder: Path) -> list[Path]:
+    """The data files of a folder, by name; hidden ones and folders inside are not looked at."""
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in SUFFIXES and file.is_file() and not file.name.startswith(".")
+    )
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    found = in_folder(folder)
+    if not found:
+        raise DataError(f"the folder {folder} holds no {' or '.join(SUFFIXES)} file")
+    sides = {match and match[1] for match in (_SIDE.search(each.stem.lower()) for each in found)}
+    if len(sides) > 1:
+        raise DataError(
+            f"the folder {folder} holds files of several splits, which are not read as one: name "
+            f"the file (of {', '.join(each.name for each in found)})"
+        )
+    return found
 
 
 def read(path: str | Path) -> list[Row]:
@@ -22,10 +67,7 @@ def read(path: str | Path) -> list[Row]:
     """
     file = Path(path).expanduser()
     if not file.is_file():
-        raise DataError(
-            f"no file {file}; give the path of a {' or '.join(SUFFIXES)} file, as in "
-            "--data my/rows.jsonl"
-        )
+        raise _missing(file)
     match file.suffix.lower():
         case ".jsonl":
             rows = _jsonl(file)
@@ -38,20 +80,37 @@ def read(path: str | Path) -> list[Row]:
     return rows
 
 
-def cut(rows: list[Row], split: str) -> list[Row]:
-    """The part of a file's rows that `split` names: `train[:90%]`, `[100:]`; a bare name means all
+def cut(rows: list[Item], split: str) -> list[Item]:
+    """The part of all rows that `split` names: `train[:90%]`, `[100:]`; a bare name means all
     rows.
 
     The notation is that of `datasets`, so a source reads the same from a file and from the hub.
     """
     if "[" not in split:
         return rows
+    found = _slice(split)
+    return rows[slice(*(_position(found[end], len(rows)) for end in ("start", "stop")))]
+
+
+def _missing(file: Path) -> DataError:
+    return DataError(
+        f"no file {file}; give the path of a {' or '.join(SUFFIXES)} file, as in "
+        "--data my/rows.jsonl, of a folder of them, or of several joined by +"
+    )
+
+
+def split_name(split: str) -> str:
+    """The name before the brackets; `train` where there is none."""
+    return (_slice(split)["name"] or "train") if "[" in split else split
+
+
+def _slice(split: str) -> re.Match[str]:
     found = _SLICE.fullmatch(split)
     if found is None:
         raise DataError(
             f"split={split!r} is not understood; write it like train[:90%] or train[100:]"
         )
-    return rows[slice(*(_position(found[end], len(rows)) for end in ("start", "stop")))]
+    return found
 
 
 def _position(text: str | None, count: int) -> int | None:

@@ -1,7 +1,8 @@
 """From a source's own row to TRL's standard columns, one function a shape.
 
 A mapper never invents: where a row lacks what a column needs (no boxed answer, an equation that
-does not give the stated answer) that column is None. It raises KeyError, TypeError, ValueError or
+does not give the stated answer) that column is None; a row of no use at all is Unusable, and the
+caller leaves it out and counts it. It raises KeyError, TypeError, ValueError or
 AttributeError on a row of another make; the caller adds which row it was.
 
 Golds are written so that a reward can parse them: plain numbers plainly (`2.0` -> `2`), LaTeX in
@@ -14,12 +15,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from data.dialogues import common_prefix, from_transcript, normalise
+from data.dialogues import normalise
 from data.equations import EquationError, number, plain_number, work
+from data.left_out import Unusable
 from data.prompts import worked
-from data.rows import Message, Row, assistant, user
-
-OPENING_WORDS = 4
+from data.rows import CONTENT_COLUMNS, Message, Row, assistant, user
 
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
 _STRATOS = re.compile(
@@ -164,30 +164,6 @@ def instruct(row: Row) -> Row:
     }
 
 
-def preference(row: Row) -> Row:
-    """Pairs: strings beside a prompt (UltraFeedback), whole chats, or whole transcripts (HH-RLHF).
-
-    Whole dialogues give their common prefix as the prompt. A pair that differs in nothing, or where
-    one side says nothing, has None in place of its columns.
-    """
-    prompt, chosen, rejected = row.get("prompt"), row["chosen"], row["rejected"]
-    if prompt is None and isinstance(chosen, str):
-        chosen, rejected = from_transcript(chosen), from_transcript(rejected)
-    if isinstance(chosen, list):
-        before = normalise(prompt) if isinstance(prompt, list) else []
-        prompt, chosen, rejected = common_prefix(
-            before + normalise(chosen), before + normalise(rejected)
-        )
-    else:
-        prompt = user(prompt) if isinstance(prompt, str) else normalise(prompt)
-        chosen, rejected = assistant(chosen.strip()), assistant(rejected.strip())
-    usable = (
-        prompt and chosen != rejected and all(each["content"].strip() for each in chosen + rejected)
-    )
-    usable = usable and chosen and rejected
-    return {"prompt": prompt, "chosen": chosen, "rejected": rejected} if usable else {}
-
-
 def conversations(row: Row) -> Row:
     """ShareGPT style: conversations of from/value, perhaps a system text (Bespoke-Stratos).
 
@@ -205,15 +181,13 @@ def conversations(row: Row) -> Row:
 
 
 def labelled_text(row: Row) -> Row:
-    """Text with a label, such as film reviews: plain strings, the opening words prompt the rest."""
-    words = row["text"].split()
-    enough = len(words) > OPENING_WORDS
-    return {
-        "prompt": " ".join(words[:OPENING_WORDS]) if enough else None,
-        "completion": " " + " ".join(words[OPENING_WORDS:]) if enough else None,
-        "label": bool(row["label"]),
-        "text": row["text"],
-    }
+    """Text with a label of 0 or 1, white space made single; see `labelled` for its uses."""
+    if row["label"] not in (0, 1) or not isinstance(row["label"], int):
+        raise ValueError("a label is 0 (negative) or 1 (positive), or false or true")
+    text = " ".join(row["text"].split())
+    if not text:
+        raise Unusable("with an empty text")
+    return {"text": text, "label": bool(row["label"])}
 
 
 def standard(row: Row) -> Row:
@@ -221,7 +195,7 @@ def standard(row: Row) -> Row:
     travels along.
     """
     row = dict(row)
-    for column in ("prompt", "completion", "messages"):
+    for column in CONTENT_COLUMNS:
         if isinstance(row.get(column), list):
             row[column] = normalise(row[column])
     if row.get("solution") is not None:

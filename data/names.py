@@ -4,8 +4,12 @@ arithmetic                          a short name
 gsm8k:test                          … of a split
 reasoning-gym:chain_sum             … of a task
 my/rows.jsonl  my/rows.parquet      a file, its shape recognised from its columns
+my/pos.jsonl+my/neg.jsonl           several files of one shape, read as one
+my/folder                           all .jsonl and .parquet files of a folder
 owner/name                          a hub data set of a known shape
 my/rows.jsonl?limit=500&style=r1    any of these with the source's own fields
+ultrafeedback?use=kto               … pairs read as what another stage wants
+my/folder?use=pairs&split=[:80%]    … labelled text as pairs, a held-out part kept apart
 """
 
 from __future__ import annotations
@@ -28,9 +32,10 @@ from data.sources import (
     Hub,
     Local,
     NuminaMathTIR,
-    Table,
+    RottenTomatoes,
     UltraFeedback,
 )
+from data.table import Table
 
 NAMED: dict[str, type] = {
     "arithmetic": Arithmetic,
@@ -41,6 +46,7 @@ NAMED: dict[str, type] = {
     "math-500": MATH500,
     "ultrafeedback": UltraFeedback,
     "hh-rlhf": HHRLHF,
+    "rotten-tomatoes": RottenTomatoes,
 }
 _BY_ID: dict[str, type[Table]] = {
     kind().id.lower(): kind for kind in NAMED.values() if issubclass(kind, Table)
@@ -52,13 +58,13 @@ def resolve(text: str) -> Source:
     """The source that a text names. Raises DataError listing the names, the closest first, where it
     names none.
 
-    Nothing is read, but a file must exist.
+    Nothing is read, but files must exist. A short name goes before a folder of that name, and a
+    folder with data in it before a hub id.
     """
     base, _, options = text.strip().partition("?")
     given = dict(_pair(each, text) for each in options.split("&") if each)
-    if base.lower().endswith(files.SUFFIXES) or Path(base).expanduser().is_file():
-        if not Path(base).expanduser().is_file():
-            raise DataError(f"--data {base}: there is no such file")
+    if _names_files(base):
+        files.find(base)  # says what is missing
         return _make(Local, given | {"path": base}, text)
     name, _, variant = base.partition(":")
     if name.lower() in NAMED:
@@ -75,8 +81,21 @@ def resolve(text: str) -> Source:
     hint = f"did you mean {close[0]}? " if close else ""
     raise DataError(
         f"--data {text}: no such data set; {hint}Known are {', '.join(NAMED)}, a .jsonl or "
-        ".parquet file, or a hub id such as openai/gsm8k"
+        ".parquet file or a folder of them, or a hub id such as openai/gsm8k"
     )
+
+
+def _names_files(base: str) -> bool:
+    """Whether it is written like a file, or is one, or a folder that holds some, or several."""
+    parts = [base] if Path(base).expanduser().exists() else base.split("+")
+    for part in parts:
+        place = Path(part).expanduser()
+        written = part.lower().endswith(files.SUFFIXES) or part.startswith((".", "/", "~"))
+        if written or place.is_file():
+            return True
+        if part.lower() not in NAMED and place.is_dir() and files.in_folder(place):
+            return True
+    return False
 
 
 def _pair(text: str, whole: str) -> tuple[str, str]:

@@ -72,7 +72,8 @@ def assistant(content: str) -> list[Message]:
 def dataset(rows: Iterable[Row]) -> Dataset:
     """Rows as a `datasets.Dataset`; columns missing from a row are null there.
 
-    Raises DataError where a column is of two kinds (chat messages here, a plain string there).
+    Raises RowError where a column is of two kinds (chat messages here, a plain string there; true
+    here, "true" there), DataError where they differ deeper inside.
     """
     import pyarrow as pa
     from datasets import Dataset
@@ -83,11 +84,32 @@ def dataset(rows: Iterable[Row]) -> Dataset:
     try:
         return Dataset.from_dict({column: [row.get(column) for row in table] for column in columns})
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        _check_kinds(table, columns)
         raise DataError(
             "a column holds values of two kinds, such as chat messages in one row and a string in "
             f"another: {error}. Give all parts of a mixture the same style= and the same column "
             "types."
         ) from error
+
+
+def _check_kinds(table: list[Row], columns: list[str]) -> None:
+    """Raises RowError for the first value of another kind than the first of its column."""
+    for column in columns:
+        values = [(place, row[column]) for place, row in enumerate(table) if column in row]
+        given = [(place, value) for place, value in values if value is not None]
+        for place, value in given:
+            if _kind(value) is not _kind(given[0][1]):
+                raise RowError(
+                    row=place,
+                    column=column,
+                    expected=f"the same kind as in row {given[0][0]}, {show(given[0][1])} (the "
+                    "parts of a mixture need the same style=)",
+                    seen=show(value),
+                )
+
+
+def _kind(value: object) -> type:
+    return float if type(value) is int else type(value)
 
 
 def show(value: object) -> str:

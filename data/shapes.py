@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
-from data import mappers
+from data import labelled, mappers, preference
 from data.rows import DataError, Row
+
+Use = Literal["openings", "pairs", "kto", "sft"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,18 +22,28 @@ class Shape:
     """One row layout.
 
     columns: those that tell it, none of them null. makes: what a mapped row must have or be left
-    out, as public sets hold some rows of no use (no boxed answer, a pair of two equal answers).
+    out, as public sets hold some rows of no use (no boxed answer, say).
     Empty for rows that have TRL's columns already: they pass as they are, for the validator.
+    uses: what a row can be read as, the default first; empty where there is but one way.
     """
 
     name: str
     columns: frozenset[str]
     map: Callable[[Row], Row]
     makes: tuple[str, ...]
+    uses: tuple[str, ...] = ()
 
 
-def _shape(name: str, columns: str, map: Callable[[Row], Row], makes: str) -> Shape:
-    return Shape(name=name, columns=frozenset(columns.split()), map=map, makes=tuple(makes.split()))
+def _shape(
+    name: str, columns: str, map: Callable[[Row], Row], makes: str, uses: tuple[str, ...] = ()
+) -> Shape:
+    return Shape(
+        name=name,
+        columns=frozenset(columns.split()),
+        map=map,
+        makes=tuple(makes.split()),
+        uses=uses,
+    )
 
 
 SHAPES: tuple[Shape, ...] = (
@@ -41,12 +54,26 @@ SHAPES: tuple[Shape, ...] = (
     _shape("numinamath", "problem solution", mappers.numinamath, "prompt solution"),
     _shape("question-answer", "question answer", mappers.question_answer, "prompt"),
     _shape("instruct", "instruction output", mappers.instruct, "prompt"),
-    _shape("preference", "chosen rejected", mappers.preference, "prompt chosen rejected"),
+    _shape(
+        "preference",
+        "chosen rejected",
+        preference.preference,
+        "prompt chosen rejected",
+        preference.USES,
+    ),
+    # Plain strings for a base model; the shape above makes messages of them. Only by its name.
+    _shape("plain-preference", "prompt chosen rejected", mappers.standard, "", preference.USES),
     _shape("prompt-completion", "prompt completion", mappers.standard, ""),
     _shape("conversations", "conversations", mappers.conversations, "messages"),
     _shape("messages", "messages", mappers.standard, ""),
     _shape("prompt-solution", "prompt solution", mappers.standard, ""),
-    _shape("labelled-text", "text label", mappers.labelled_text, "prompt completion label"),
+    _shape(
+        "labelled-text",
+        "text label",
+        mappers.labelled_text,
+        "text label",
+        labelled.USES,
+    ),
     _shape("prompt", "prompt", mappers.standard, ""),
 )
 NAMES: tuple[str, ...] = tuple(shape.name for shape in SHAPES)
@@ -73,3 +100,15 @@ def named(name: str) -> Shape:
         if shape.name == name:
             return shape
     raise DataError(f"shape={name!r} is unknown; the shapes are {', '.join(NAMES)}")
+
+
+def check_use(use: str | None, shape: Shape | None, where: str) -> None:
+    """Raises DataError for a use that is unknown, or that rows of this shape do not have."""
+    if use is None:
+        return
+    if use not in get_args(Use):
+        known = ", ".join(get_args(Use))
+        raise DataError(f"{where}: use={use!r} is unknown; the uses are {known}")
+    if shape is not None and use not in shape.uses:
+        have = f"are read as {', '.join(shape.uses)}" if shape.uses else "are read in one way"
+        raise DataError(f"{where}: use={use!r} does not fit, rows of shape {shape.name} {have}")

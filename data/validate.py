@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, get_args
@@ -26,7 +27,7 @@ __all__ = [
     "check_rows",
 ]
 
-Kind = Literal["sft", "grpo", "preference", "reward_model", "kto", "evaluate"]
+Kind = Literal["sft", "grpo", "ppo", "preference", "reward_model", "kto", "evaluate"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
 _ROLES = ("system", "user", "assistant", "tool")
@@ -41,11 +42,14 @@ _AFTER = {
 }
 _NEEDS: dict[str, tuple[str, ...]] = {
     "grpo": ("prompt",),
+    "ppo": ("prompt",),
     "evaluate": ("prompt", "solution"),
     "preference": ("prompt", "chosen", "rejected"),
     "reward_model": ("prompt", "chosen", "rejected"),
     "kto": ("prompt", "completion", "label"),
 }
+# Read as well where it is a column, and then good in every row.
+_ALSO = {"grpo": "solution", "ppo": "solution", "preference": "margin", "reward_model": "margin"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,22 +65,33 @@ class RowReport:
 def check_rows(rows: Iterable[Mapping[str, Any]], kind: Kind) -> RowReport:
     """Checks every row for a stage of this kind.
 
-    sft: prompt and completion, or messages. grpo: prompt, and solution non-empty in every row where
-    it is a column. evaluate: prompt, solution. preference, reward_model: prompt, chosen, rejected,
-    the last two different. kto: prompt, completion, label. Raises RowError for the first bad row,
-    DataError for no rows or an unknown kind.
+    sft: prompt and completion, or messages. grpo, ppo: prompt, and solution non-empty in every row
+    where it is a column. evaluate: prompt, solution. preference, reward_model: prompt, chosen,
+    rejected, the last two different and neither with the prompt in it; margin a finite number in
+    every row where it is a column. kto: prompt, completion, label, both labels among the rows.
+    Raises RowError for the first bad row, DataError for no rows, an unknown kind, or a label that
+    no row has.
     """
     if kind not in KINDS:
         raise DataError(f"kind={kind!r} is unknown; the kinds are {', '.join(KINDS)}")
     seen: set[bytes] = set()
+    labels: set[bool] = set()
     count = 0
     for index, row in enumerate(rows):
         read = _check_row(index, row, kind)
         text = json.dumps({column: row[column] for column in read}, sort_keys=True, default=str)
         seen.add(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
+        if kind == "kto":
+            labels.add(row["label"])
         count += 1
     if not count:
         raise DataError(f"there are no rows to use for {kind}")
+    if len(labels) == 1:
+        raise DataError(
+            f"column 'label': kto learns from desirable (true) and undesirable (false) rows, and "
+            f"all {count} have {str(*labels).lower()}; add rows of the other label, as in "
+            "--data pos.jsonl+neg.jsonl?use=kto"
+        )
     return RowReport(rows=count, duplicates=count - len(seen))
 
 
@@ -91,11 +106,13 @@ def _check_row(index: int, row: Mapping[str, Any], kind: str) -> tuple[str, ...]
         _check_messages(index, "messages", row["messages"], before=None, last="assistant")
         return ("messages",)
     columns = _NEEDS.get(kind, ("prompt", "completion"))
-    if kind == "grpo" and "solution" in row:
-        columns = (*columns, "solution")
+    if _ALSO.get(kind) in row:
+        columns = (*columns, _ALSO[kind])
     for column in columns:
         if row.get(column) is None:
             also = " (or messages)" if kind == "sft" else ""
+            if column == "prompt" and "rejected" in columns and isinstance(row.get("chosen"), list):
+                also = ", the messages that both dialogues open with in a column of their own"
             have = ", ".join(name for name, value in row.items() if value is not None) or "none"
             seen = "null" if column in row else f"no such column; there are: {have}"
             raise RowError(
@@ -104,7 +121,7 @@ def _check_row(index: int, row: Mapping[str, Any], kind: str) -> tuple[str, ...]
     _check_prompt(index, row["prompt"], empty=kind in ("sft", "kto"))
     for column in columns[1:]:
         _check_column(index, row, column)
-    if "rejected" in columns and row["chosen"] == row["rejected"]:
+    if "rejected" in columns and _stripped(row["chosen"]) == _stripped(row["rejected"]):
         raise RowError(
             row=index,
             column="rejected",
@@ -112,6 +129,13 @@ def _check_row(index: int, row: Mapping[str, Any], kind: str) -> tuple[str, ...]
             seen="the same one",
         )
     return columns
+
+
+def _stripped(answer: Any) -> Any:
+    """White space at the ends aside: a pair that differs in nothing else teaches nothing."""
+    if isinstance(answer, str):
+        return answer.strip()
+    return [(each["role"], each["content"].strip()) for each in answer]
 
 
 def _check_prompt(index: int, prompt: Any, *, empty: bool) -> None:
@@ -123,15 +147,24 @@ def _check_prompt(index: int, prompt: Any, *, empty: bool) -> None:
 
 def _check_column(index: int, row: Mapping[str, Any], column: str) -> None:
     value = row[column]
+
+    def bad(expected: str) -> NoReturn:
+        raise RowError(row=index, column=column, expected=expected, seen=show(value))
+
     if column == "label":
         # An int 0 or 1 would pass for a bool in Python and not in the losses.
         if not isinstance(value, bool):
-            raise RowError(row=index, column=column, expected="true or false", seen=show(value))
+            bad("true or false")
+    elif column == "margin":
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value):
+            bad("a finite number")
     elif column == "solution" or isinstance(row["prompt"], str):
         if not isinstance(value, str) or not value.strip():
-            why = "text" if column == "solution" else "text, as the prompt is text"
-            raise RowError(row=index, column=column, expected=why, seen=show(value))
+            bad("text" if column == "solution" else "text, as the prompt is text")
     else:
+        if isinstance(value, list) and value[: len(row["prompt"])] == row["prompt"]:
+            bad("the answer alone, without the messages of the prompt before it")
         _check_messages(index, column, value, before=row["prompt"][-1]["role"], last="assistant")
 
 

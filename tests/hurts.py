@@ -12,7 +12,7 @@ import torch
 import align.checkpoint
 import align.folder
 import align.models
-import align.stages.grpo
+import align.stages.rolled
 import rewards
 from align.loop import Loop
 from align.rollout.hf import HfEngine
@@ -131,7 +131,7 @@ def term_on_rank_1(step):
 
 def dead_prompts(rows):
     """No harm: every completion of these data-set rows counts as wrong, the others' do not all."""
-    original = align.stages.grpo.Roller.score
+    original = align.stages.rolled.Roller.score
 
     def score(self, step, groups):
         original(self, step, groups)
@@ -142,16 +142,16 @@ def dead_prompts(rows):
                 for kept, value in zip(group.scores, right, strict=True)
             ]
 
-    align.stages.grpo.Roller.score = score
+    align.stages.rolled.Roller.score = score
 
 
 def equal_rewards():
     """No harm: every completion earns the same."""
-    original = align.stages.grpo.Roller.score
+    original = align.stages.rolled.Roller.score
 
     def score(self, step, groups):
         original(self, step, groups)
         for group in groups:
             group.scores = [dataclasses.replace(kept, value=0.25) for kept in group.scores]
 
-    align.stages.grpo.Roller.score = score
+    align.stages.rolled.Roller.score = score

@@ -186,7 +186,7 @@ def test_lora_reference_is_the_model_without_adapters(folder):
     (ours,), (theirs,) = lora.collect(1).minibatches[0], full.collect(1).minibatches[0]
     torch.testing.assert_close(ours.columns["reference"], theirs.columns["reference"])
     with torch.no_grad():
-        assert not torch.allclose(lora.context.policy(ours)[0], ours.columns["reference"])
+        assert not torch.allclose(lora.context.module(ours)[0], ours.columns["reference"])
 
 
 class Recording(torch.optim.SGD):
@@ -202,13 +202,13 @@ def test_the_loop_steps_along_that_gradient(budget, folder, tmp_path):
     optim = Optim(max_grad_norm=math.inf)
     stage, batch = collected(folder, made, token_budget=budget, beta=0.1, optim=optim)
     expected = tiny.backward(*collected(folder, made, padded=True, beta=0.1))
-    optimizer = Recording(stage.context.policy.parameters(), lr=0.0)
+    optimizer = Recording(stage.context.module.parameters(), lr=0.0)
     with tiny.loop(stage, optimizer, tmp_path) as loop:
-        loss, norm, metrics = loop._optimizer_step(batch.minibatches[0], batch.columns)
+        loss, norms, metrics = loop._optimizer_step(batch.minibatches[0], batch.columns)
     names = [name for name, _ in stage.context.model.named_parameters()]
     seen = dict(zip(names, optimizer.seen, strict=True))
     assert loss == pytest.approx(expected.loss, rel=1e-5)
     assert trl_peer.relative_distance(seen, expected.gradient) < 1e-5
     assert metrics == pytest.approx(expected.metrics, rel=1e-4, abs=1e-5)
     length = math.sqrt(sum(float(g.square().sum()) for g in expected.gradient.values()))
-    assert norm == pytest.approx(length, rel=1e-5)
+    assert norms == {"grad_norm": pytest.approx(length, rel=1e-5)}

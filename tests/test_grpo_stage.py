@@ -162,7 +162,7 @@ def test_two_iterations_of_two_minibatches_are_four_steps(folder, tmp_path):
     packs = []
     original = stage.loss
     stage.loss = lambda pack: packs.append(pack) or original(pack)
-    policy = stage.context.policy
+    policy = stage.context.module
     steps = []
 
     class Counting(torch.optim.SGD):

@@ -16,9 +16,11 @@ PACKAGES = ("scripts", "recipes", "align", "data", "rewards")
 # Lowest first; a module imports from its own layer or from one below.
 LAYERS = (
     ("align.config", "align.objectives", "rewards"),
-    ("align.packing", "align.recipe", "align.statistics", "data"),
+    ("align.packing", "align.recipe", "align.references", "align.statistics", "data"),
     (
+        "align.actor_critic",
         "align.attention",
+        "align.backbone",
         "align.checkpoint",
         "align.folder",
         "align.locate",
@@ -26,6 +28,7 @@ LAYERS = (
         "align.lora",
         "align.loop",
         "align.memory",
+        "align.model_reward",
         "align.models",
         "align.optim",
         "align.policy",
@@ -34,6 +37,8 @@ LAYERS = (
         "align.progress",
         "align.report",
         "align.rollout",
+        "align.scorer",
+        "align.text_scorer",
     ),
     ("align.evaluate", "align.stages"),
     ("align.chain", "align.cli", "recipes"),

@@ -84,7 +84,7 @@ class Toy:
         self.policy = nn.Linear(1, 1, bias=False)
         self.policy.weight.data.fill_(1.0)
         self.context = SimpleNamespace(
-            accelerator=Accelerator(cpu=True, mixed_precision="no"), policy=self.policy
+            accelerator=Accelerator(cpu=True, mixed_precision="no"), module=self.policy
         )
         self.config = SimpleNamespace(
             seed=0, optim=Optim(lr=lr, max_grad_norm=1e9), checkpoints=Checkpoints(every=0)
@@ -102,6 +102,9 @@ class Toy:
         return {}
 
     def load_state(self, state):
+        pass
+
+    def learned(self, metrics):
         pass
 
     def close(self):

@@ -7,7 +7,7 @@ import torch
 from torch.nn.attention.flex_attention import create_mask
 
 from align.packing import Completion, Group, Pack, least_tokens, pack
-from align.policy import _block_mask
+from align.backbone import _block_mask
 
 
 def group(prompt, *completions):

@@ -123,7 +123,7 @@ def context(
 ) -> Context:
     return Context(
         accelerator=Accelerator(cpu=True, mixed_precision="no"),
-        policy=Policy(model, temperature=temperature, entropy_gradient=entropy_gradient),
+        module=Policy(model, temperature=temperature, entropy_gradient=entropy_gradient),
         tokenizer=tokenizer,
         model_path=str(path),
         padded=padded,
@@ -223,7 +223,7 @@ def loop(stage: Any, optimizer: torch.optim.Optimizer, folder: Path) -> Iterator
         made = Loop(
             stage,
             stage.config,
-            policy=stage.context.policy,
+            module=stage.context.module,
             optimizer=accelerator.prepare(optimizer),
             accelerator=accelerator,
             folder=folder,

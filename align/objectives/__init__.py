@@ -21,4 +21,6 @@ from.
     policy      PPO clip and penalty, GRPO, GSPO, CISPO
     importance  weights that correct the sampler's distribution to the trainer's
     value       the critic's loss
+    preference  DPO, IPO and hinge on pairs, KTO on single completions
+    ranking     Bradley-Terry for reward models, with margin and centring
 """

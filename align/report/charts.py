@@ -1,53 +1,20 @@
-"""Draws panels as small inline SVG whose colours are the page's own, so they follow light and dark.
+"""The report's charts: a curve over steps, the seconds a step takes, a model's calibration."""
 
-Matplotlib knows no CSS variables: it draws with stand-in colours, which are replaced afterwards.
-Texts stay texts (small, and in the page's font); ids are deterministic and unique to the chart, for
-several charts share one HTML document. No text of a run enters an SVG: titles and legends are HTML.
-"""
-
-import io
-import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from align.report.canvas import LINE, MUTED, SERIES, series, svg
 from align.report.curves import Panel, TimeSplit
+from align.report.heldout import Bin
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SIZE = (3.0, 1.72)  # inches; 216 × 124 units of the SVG, a third larger on the screen
 MOST_POINTS = 240
-SERIES = [f"#01020{i}" for i in range(1, 8)]
-MUTED, LINE = "#010210", "#010211"
-COLOURS = {colour: f"var(--series-{i})" for i, colour in enumerate(SERIES, start=1)} | {
-    MUTED: "var(--muted)",
-    LINE: "var(--line)",
-}
-STYLE = {
-    "svg.fonttype": "none",
-    "font.size": 8,
-    "text.parse_math": False,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": MUTED,
-    "axes.titlecolor": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": LINE,
-    "grid.linewidth": 0.6,
-    "xtick.color": LINE,
-    "ytick.color": LINE,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": MUTED,
-    "ytick.left": False,
-    "xtick.major.size": 3,
-}
+CALIBRATION_SIZE = (3.0, 2.7)  # inches; nearly square, so that the diagonal looks like one
 
 
 def curve(panel: Panel, *, scope: str = "") -> str:
@@ -68,7 +35,7 @@ def curve(panel: Panel, *, scope: str = "") -> str:
             # A share of nothing at all still gets an axis that reads.
             axes.set_ylim(bottom=0, top=None if np.nanmax(values, initial=0.0) > 0 else 1)
 
-    return _svg(draw, unit=panel.unit, salt=f"{scope}/{panel.key}")
+    return svg(draw, unit=panel.unit, salt=f"{scope}/{panel.key}")
 
 
 def stack(split: TimeSplit, *, scope: str = "") -> str:
@@ -85,57 +52,44 @@ def stack(split: TimeSplit, *, scope: str = "") -> str:
         axes.stackplot(steps, parts, colors=colours, linewidth=0)
         axes.set_ylim(bottom=0)
 
-    return _svg(draw, unit="seconds per step", salt=f"{scope}/time split")
+    return svg(draw, unit="seconds per step", salt=f"{scope}/time split")
 
 
-def series(index: int) -> str:
-    """The stand-in colour of the index-th series; they repeat after the last."""
-    return SERIES[index % len(SERIES)]
+def calibration(bins: Sequence[Bin], *, scope: str = "") -> str:
+    """Predicted probability against share right with its interval; on the diagonal both agree.
 
+    A point's area goes with its number of pairs. scope: the stage.
+    """
 
-def colour(index: int) -> str:
-    """The CSS colour of the index-th series, for the legend."""
-    return COLOURS[series(index)]
+    def draw(axes: "Axes") -> None:
+        predicted = [b.predicted for b in bins]
+        most = max((b.pairs for b in bins), default=1)
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        axes.vlines(
+            predicted,
+            [b.low for b in bins],
+            [b.high for b in bins],
+            color=SERIES[0],
+            linewidth=1.4,
+            alpha=0.55,
+            clip_on=False,
+        )
+        axes.scatter(
+            predicted,
+            [b.right for b in bins],
+            s=[6 + 54 * b.pairs / most for b in bins],
+            color=SERIES[0],
+            linewidths=0,
+            clip_on=False,
+            zorder=3,
+        )
+        axes.grid(axis="x", color=LINE)
+        axes.set_xlabel("predicted probability", loc="right", labelpad=1)
+        ticks = [0, 0.25, 0.5, 0.75, 1]
+        axes.set(xlim=(0, 1), ylim=(0, 1), xticks=ticks, yticks=ticks)
+        axes.set_xticklabels([f"{tick:g}" for tick in ticks])
 
-
-def _svg(draw: Callable[["Axes"], None], *, unit: str, salt: str) -> str:
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    with matplotlib.rc_context(STYLE | {"svg.hashsalt": ascii(salt)}):
-        figure = Figure(figsize=SIZE)
-        FigureCanvasSVG(figure)
-        figure.subplots_adjust(left=0.15, right=0.985, top=0.865, bottom=0.235)
-        axes = figure.add_subplot()
-        draw(axes)
-        axes.margins(x=0.02)
-        # The unit stands above the axis: a rotated label would take a tenth of so small a chart.
-        axes.set_title(unit, loc="left", fontsize=8, x=-0.17, pad=5)
-        axes.set_xlabel("step", loc="right", labelpad=1)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(4))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True)
-    return _inline(buffer.getvalue())
-
-
-def short(value: float) -> str:
-    """A number in as few characters as it needs: 0.25, 12k, 1.5M, 5e-6."""
-    if value and abs(value) < 1e-3:
-        return re.sub(r"e-0?", "e−", f"{value:.3g}").replace("-", "−", 1)
-    for limit, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if abs(value) >= limit:
-            divisor = {"G": 1e9, "M": 1e6, "k": 1e3}[letter]
-            return f"{value / divisor:.4g}{letter}".replace("-", "−")
-    return f"{value:.4g}".replace("-", "−")
-
-
-def ends(value: float) -> str:
-    """`short` with three significant digits, which is all that a noisy step's figure carries."""
-    return short(float(f"{value:.3g}"))
+    return svg(draw, unit="share right", salt=f"{scope}/calibration", size=CALIBRATION_SIZE)
 
 
 def _thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -160,23 +114,3 @@ def _running_mean(values: np.ndarray, width: int) -> np.ndarray:
 def _mean(values: np.ndarray) -> float:
     finite = values[values == values]
     return float(finite.mean()) if len(finite) else float("nan")
-
-
-def _inline(svg: str) -> str:
-    """What matplotlib wrote, as part of a page: no prologue, our colours and font, few decimals."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 aria-hidden="true">', svg)
-    used = set(re.findall(r"#([\w-]+)", svg))
-    svg = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", svg)
-    svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font: \1 var(--sans)", svg)
-    svg = re.sub(r"<[^>]*>", lambda tag: _two_decimals(tag[0]), svg)  # not the labels between tags
-    for stand_in, variable in COLOURS.items():
-        svg = svg.replace(stand_in, variable)
-    return svg
-
-
-def _two_decimals(tag: str) -> str:
-    """A hundredth of a unit is more than a screen shows; six decimals would be half the size."""
-    return re.sub(r"\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}", tag)

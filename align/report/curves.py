@@ -15,20 +15,55 @@ BOOKKEEPING = {"step", "steps", "time", "seconds"}
 KNOWN = {
     "reward": ("Reward", "Reward", "reward"),
     "reward_std": ("Reward", "Spread of rewards", "standard deviation"),
-    "accuracy": ("Behaviour", "Raw accuracy", "share right"),
+    "accuracy": ("Behaviour", "Accuracy", "share right"),
     "length": ("Behaviour", "Completion length", "tokens"),
     "truncated": ("Behaviour", "Truncated", "share of completions"),
     "dead_groups": ("Behaviour", "Dead groups", "share of groups"),
+    "margin": ("Preference", "Margin", "chosen less rejected"),
+    "chosen": ("Preference", "Chosen", "reward"),
+    "rejected": ("Preference", "Rejected", "reward"),
+    "score": ("Preference", "Mean score", "score"),
     "kl": ("Policy", "KL to reference", "nats per token"),
+    "kl/sequence": ("Policy", "KL, whole sequence", "nats per sequence"),
+    "beta": ("Policy", "KL coefficient", "reward per nat"),
     "entropy": ("Policy", "Entropy", "nats per token"),
     "clip_fraction": ("Policy", "Clip fraction", "share of tokens"),
+    "value": ("Critic", "Value", "mean predicted return"),
+    "return": ("Critic", "Return", "mean return"),
+    "value_loss": ("Critic", "Value loss", "half the squared error"),
+    "explained_variance": ("Critic", "Explained variance", "share of the returns' variance"),
+    "value_clip_fraction": ("Critic", "Value clip fraction", "share of tokens"),
+    "warmup": ("Critic", "Critic warm-up", "1 while the critic alone learns"),
     "loss": ("Optimization", "Loss", "loss"),
     "grad_norm": ("Optimization", "Gradient norm", "L2 norm"),
     "lr": ("Optimization", "Learning rate", "rate"),
     "tokens": ("Optimization", "Trained tokens", "tokens per step"),
 }
+RAW_ACCURACY = ("Behaviour", "Raw accuracy", "share of answers right")
+IMPLICIT = "β × log-ratio, nats"  # the implicit reward of DPO and KTO
+# The same key means another thing in another kind of stage.
+OF_KIND = {
+    "grpo": {"accuracy": RAW_ACCURACY},
+    "ppo": {"accuracy": RAW_ACCURACY},
+    "reward_model": {
+        "accuracy": ("Preference", "Pairwise accuracy", "share of pairs right"),
+        "margin": ("Preference", "Margin of scores", "chosen less rejected"),
+    },
+    "dpo": {
+        "accuracy": ("Preference", "Pairwise accuracy, implicit rewards", "share of pairs right"),
+        "margin": ("Preference", "Margin of implicit rewards", "chosen less rejected"),
+        "chosen": ("Preference", "Implicit reward, chosen", IMPLICIT),
+        "rejected": ("Preference", "Implicit reward, rejected", IMPLICIT),
+    },
+    "kto": {
+        "kl": ("Preference", "KL reference point", "nats per sequence"),
+        "margin": ("Preference", "Margin of implicit rewards", "desirable less undesirable"),
+        "chosen": ("Preference", "Implicit reward, desirable", IMPLICIT),
+        "rejected": ("Preference", "Implicit reward, undesirable", IMPLICIT),
+    },
+}
 FAMILIES = {"reward": ("Reward", "reward"), "mismatch": ("Policy", "sampler against trainer")}
-SECTIONS = ("Reward", "Behaviour", "Policy", "Optimization", "Other")
+SECTIONS = ("Reward", "Behaviour", "Preference", "Policy", "Critic", "Optimization", "Other")
 TIME_ORDER = ("sample", "score", "train", "sync")
 
 
@@ -74,28 +109,32 @@ def number(value: object) -> float | None:
     return float(value) if abs(value) < 1e100 else math.nan
 
 
-def panels(metrics: Sequence[Row]) -> dict[str, list[Panel]]:
-    """Section name → its panels, for every numeric key of the log, in the page's order."""
+def panels(metrics: Sequence[Row], *, kind: str = "") -> dict[str, list[Panel]]:
+    """Section name → its panels, for every numeric key of the log, in the page's order.
+
+    kind: that of the stage, which decides what `accuracy`, `margin` and the like mean.
+    """
+    named = KNOWN | OF_KIND.get(kind, {})
     keys = dict.fromkeys(key for row in metrics for key in row)
-    known = [key for key in KNOWN if key in keys]
-    families = [key for key in keys if key not in KNOWN and key.split("/")[0] in FAMILIES]
-    other = [key for key in keys if key not in KNOWN and key not in families]
+    known = [key for key in named if key in keys]
+    families = [key for key in keys if key not in named and key.split("/")[0] in FAMILIES]
+    other = [key for key in keys if key not in named and key not in families]
     found: dict[str, list[Panel]] = {section: [] for section in SECTIONS}
     for key in known + families + other:
-        panel = _panel(key, metrics)
+        panel = _panel(key, metrics, named.get(key) or _unnamed(key))
         if panel is not None:
             found[panel.section].append(panel)
     return {section: group for section, group in found.items() if group}
 
 
-def _panel(key: str, metrics: Sequence[Row]) -> Panel | None:
+def _panel(key: str, metrics: Sequence[Row], words: tuple[str, str, str]) -> Panel | None:
     if key in BOOKKEEPING or key.startswith("seconds/"):
         return None
     measured = [(row["step"], number(row.get(key))) for row in metrics]
     series = [(step, value) for step, value in measured if value is not None]
     if not series:
         return None
-    section, title, unit = KNOWN.get(key) or _unnamed(key)
+    section, title, unit = words
     return Panel(
         key=key,
         section=section,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
-STAGE_FILES = ("config.json", "metrics.jsonl", "samples.jsonl")
+STAGE_FILES = ("config.json", "metrics.jsonl", "samples.jsonl", "heldout.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,12 @@ class Stage:
     config: Row
     metrics: list[Row]
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def kind(self) -> str:
+        """What sort of stage it is (`grpo`, `dpo`, …); empty where no configuration says."""
+        kind = self.config.get("kind")
+        return kind if isinstance(kind, str) else ""
 
     @property
     def step(self) -> int:

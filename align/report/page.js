@@ -1,73 +1,4 @@
-// The browser of completions. Model output is hostile: it reaches the page by textContent alone.
-"use strict";
-
-const make = (tag, className, text) => {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  if (text !== undefined) element.textContent = text;
-  return element;
-};
-const isNumber = (value) => typeof value === "number";
-const show = (value) => {
-  if (value === null || value === undefined) return "–";
-  if (!isNumber(value)) return String(value);
-  if (Number.isInteger(value)) return String(value).replace("-", "−");
-  return String(Number(value.toPrecision(3))).replace("-", "−");
-};
-const rewardOf = (row) => (isNumber(row.reward) ? row.reward : -Infinity);
-
-/** Appends text, each occurrence of needle marked. */
-function appendMarked(parent, text, needle) {
-  const lower = needle ? text.toLowerCase() : "";
-  // Lower-casing can change a text's length (İ); then positions do not carry over and nothing is marked.
-  if (!needle || lower.length !== text.length) return parent.append(text);
-  let from = 0;
-  for (let at = lower.indexOf(needle); at >= 0; at = lower.indexOf(needle, from)) {
-    parent.append(text.slice(from, at), make("mark", "", text.slice(at, at + needle.length)));
-    from = at + needle.length;
-  }
-  parent.append(text.slice(from));
-}
-
-/** A completion with its <think> and <answer> parts told apart. */
-function completion(text, needle) {
-  const box = make("div", "text");
-  box.dir = "auto";
-  let inside = "";
-  for (const piece of text.split(/(<\/?(?:think|answer)>)/)) {
-    const tag = /^<(\/?)(think|answer)>$/.exec(piece);
-    const part = make("span", tag ? "tag" : inside);
-    appendMarked(part, piece, needle);
-    box.append(part);
-    if (tag) inside = tag[1] ? "" : tag[2];
-  }
-  if (!text) box.append(make("span", "tag", "(empty)"));
-  return box;
-}
-
-function card(row, needle, chosen) {
-  const box = make("article", chosen ? "card chosen" : "card");
-  const head = make("header");
-  const verdict = { 1: ["✓ right", "right-answer"], 0: ["✗ wrong", "wrong-answer"] }[row.correct];
-  const who = make("span", "label", `sample ${show(row.sample)} `);
-  if (verdict) who.append(make("span", verdict[1], verdict[0]));
-  const reward = make("span", "label", "reward ");
-  reward.append(make("span", "reward", show(row.reward)));
-  head.append(who, reward);
-  const figures = make("dl", "figures");
-  const figure = (name, value, alert) => {
-    const pair = make("div", alert ? "alert" : "");
-    pair.append(make("dt", "", name), make("dd", "", value));
-    figures.append(pair);
-  };
-  for (const [name, value] of Object.entries(row.parts || {})) figure(name, show(value));
-  figure("advantage", (isNumber(row.advantage) && row.advantage > 0 ? "+" : "") + show(row.advantage));
-  figure("length", show(row.length));
-  if (row.truncated) figure("truncated", "yes", true);
-  if (row.outcome && row.outcome !== "ok") figure("outcome", show(row.outcome), true);
-  box.append(head, figures, completion(row.completion, needle));
-  return box;
-}
+// The browser of completions: which of them are shown; cards.js, which stands before this, says how.
 
 function button(text, title, action) {
   const element = make("button", "", text);
@@ -95,6 +26,7 @@ class Browser {
     this.at = 0;
     this.needle = "";
     this.chosen = null; // the best or worst row, once asked for
+    this.comparing = false; // first and last step side by side, instead of one prompt
     this.build();
     root.hidden = false;
     this.go(this.all.findIndex((group) => group.step === this.all[this.all.length - 1].step));
@@ -119,13 +51,16 @@ class Browser {
       next: button("›", "Next prompt (right arrow)", () => this.move(1)),
       best: button("Best", "Highest reward of this step (B)", () => this.extreme(1)),
       worst: button("Worst", "Lowest reward of this step (W)", () => this.extreme(-1)),
+      compare: button("First | last", "Best and worst of the first and the last step, side by side (C)", () => this.compare()),
     };
-    const { earlier, later, previous, next, best, worst } = this.buttons;
+    const { earlier, later, previous, next, best, worst, compare } = this.buttons;
     const bar = make("div", "bar");
     const grow = field("Search", this.search);
     grow.classList.add("grow");
     bar.append(field("Step", earlier, this.step, later), field("Prompt", previous, this.prompt, next));
-    const halves = [field("Of this step", best, worst), field("Order", this.order)];
+    const halves = [field("Of this step", best, worst), field("Steps", compare)];
+    // With one completion a prompt there is nothing to put in order.
+    if (this.all.some((group) => group.rows.length > 1)) halves.push(field("Order", this.order));
     for (const half of halves) half.classList.add("half");
     bar.append(...halves, grow);
     this.state = make("p", "state");
@@ -134,7 +69,7 @@ class Browser {
     const keys = make("p", "keys");
     const key = (name, text) => keys.append(make("kbd", "", name), ` ${text}   `);
     key("←", ""); key("→", "prompt"); key("Shift ←", ""); key("Shift →", "step");
-    key("B", "best"); key("W", "worst"); key("/", "search"); key("Esc", "clear");
+    key("B", "best"); key("W", "worst"); key("C", "first and last step"); key("/", "search"); key("Esc", "clear");
     this.root.append(bar, this.state, this.view, keys);
   }
 
@@ -165,21 +100,32 @@ class Browser {
     if (this.groups.length && (at < 0 || at >= this.groups.length)) return;
     this.at = at;
     this.chosen = chosen;
+    this.comparing = false;
     this.draw();
   }
 
-  extreme(sign) {
-    if (!this.group) return;
+  /** The completion of a step with the highest (sign 1) or lowest (−1) reward, and its group's place. */
+  find(step, sign) {
     let best = null;
     this.groups.forEach((group, at) => {
-      if (group.step !== this.group.step) return;
+      if (group.step !== step) return;
       for (const row of group.rows) {
         if (isNumber(row.reward) && (!best || sign * (row.reward - best.row.reward) > 0)) best = { at, row };
       }
     });
+    return best;
+  }
+
+  extreme(sign) {
+    const best = this.group && this.find(this.group.step, sign);
     if (!best) return;
     this.go(best.at, best.row);
     this.view.querySelector(".chosen").scrollIntoView({ block: "nearest" });
+  }
+
+  compare() {
+    this.comparing = !this.comparing;
+    this.draw();
   }
 
   draw() {
@@ -208,34 +154,46 @@ class Browser {
     const found = this.needle ? `${this.groups.length} of ${this.all.length} prompts found. ` : "";
     this.state.textContent = `${found}Step ${group.step}, prompt ${place} of ${inStep.length}.`;
     this.shown = group; // where a search that found nothing returns to
-    this.drawGroup(group);
+    buttons.compare.setAttribute("aria-pressed", this.comparing);
+    if (this.comparing) this.drawEnds(steps);
+    else this.drawGroup(group);
+    // What scrolls must be reachable by keyboard.
+    for (const box of this.view.querySelectorAll(".card .text")) if (box.scrollHeight > box.clientHeight) box.tabIndex = 0;
   }
 
   name(group, i) {
     const judged = group.rows.filter((row) => isNumber(row.correct));
     const right = judged.filter((row) => row.correct >= 1).length;
-    return judged.length ? `${i + 1}: ${right} of ${judged.length} right` : `${i + 1}`;
+    if (judged.length) return `${i + 1}: ${right} of ${judged.length} right`;
+    const rewards = group.rows.map((row) => row.reward).filter(isNumber);
+    if (!rewards.length) return `${i + 1}`;
+    return `${i + 1}: reward ${show(rewards.reduce((sum, reward) => sum + reward) / rewards.length)}`;
+  }
+
+  /** Best and worst of the first and the last step, of those that the search leaves. */
+  drawEnds(steps) {
+    const ends = [...new Set([steps[0], steps[steps.length - 1]])];
+    this.state.textContent = `Best and worst by reward of ${ends.map((step) => `step ${step}`).join(" and ")}.`;
+    const grid = make("div", "extremes");
+    for (const [sign, name] of [[1, "Best"], [-1, "Worst"]]) {
+      for (const step of ends) {
+        const found = this.find(step, sign);
+        if (!found) continue;
+        const cell = make("section");
+        cell.append(make("h4", "", `${name} of step ${step}`), question(this.groups[found.at], this.needle));
+        cell.append(card(found.row, this.needle, false));
+        grid.append(cell);
+      }
+    }
+    this.view.append(grid);
   }
 
   drawGroup(group) {
-    const prompt = make("div", "prompt");
-    const text = make("div", "text");
-    text.dir = "auto";
-    appendMarked(text, group.prompt, this.needle);
-    prompt.append(make("div", "label", `Prompt, data row ${show(group.prompt_index)}`), text);
-    if (group.solution !== null) {
-      const gold = make("div", "gold");
-      const solution = make("span", "text", group.solution);
-      gold.append(make("span", "label", "Solution "), solution);
-      prompt.append(gold);
-    }
     const sign = { "best first": -1, "worst first": 1 }[this.order.value] || 0;
     const rows = sign ? [...group.rows].sort((a, b) => sign * (rewardOf(a) - rewardOf(b) || 0)) : group.rows;
     const cards = make("div", "group");
     for (const row of rows) cards.append(card(row, this.needle, row === this.chosen));
-    this.view.append(prompt, cards);
-    // What scrolls must be reachable by keyboard.
-    for (const box of cards.querySelectorAll(".text")) if (box.scrollHeight > box.clientHeight) box.tabIndex = 0;
+    this.view.append(question(group, this.needle), cards);
   }
 
   key(event) {
@@ -243,7 +201,7 @@ class Browser {
     if (event.key === "Escape" && this.needle) { this.search.value = ""; this.filter(); return; }
     if (event.target.closest("input, select, summary, pre")) return;
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    const actions = { b: () => this.extreme(1), w: () => this.extreme(-1), "/": () => this.search.focus() };
+    const actions = { b: () => this.extreme(1), w: () => this.extreme(-1), c: () => this.compare(), "/": () => this.search.focus() };
     const action = by ? () => (event.shiftKey ? this.moveStep(by) : this.move(by)) : actions[event.key.toLowerCase()];
     if (!action) return;
     event.preventDefault();

@@ -11,15 +11,17 @@ import json
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
-from align.report import charts, curves, evaluations
+from align.report import canvas, charts, comparisons, curves, evaluations, headline, shares
 from align.report.curves import Panel
-from align.report.evaluations import Change, Evaluation
 from align.report.folder import Run, Stage, read_run
+from align.report.heldout import CHANCE, Heldout, read_heldout
 from align.report.samples import Samples, read_samples
 
 HERE = Path(__file__).parent
+SCRIPTS = ("cards.js", "page.js")
 LARGEST = 4_800_000  # bytes of the page; what charts leave of it is for samples
 LEAST_FOR_SAMPLES = 500_000  # bytes, for one stage
 
@@ -56,6 +58,8 @@ class Section:
     charts: dict[str, list[Chart]]
     time_svg: str
     time_parts: list[Part]
+    heldout: Heldout | None
+    calibration_svg: str
     samples: Samples | None
     notes: list[str]
 
@@ -81,8 +85,9 @@ def render(run: Run) -> str:
     from markupsafe import Markup
 
     evaluated, notes = evaluations.read_evaluations(run)
-    changes = evaluations.changes(evaluated)
-    script = (HERE / "page.js").read_text(encoding="utf-8")
+    changes, unpaired = comparisons.changes(evaluated, run)
+    sections = _sections(run.stages)
+    script = "".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -94,21 +99,36 @@ def render(run: Run) -> str:
         "percent100": lambda share: f"{100 * share:.1f}",
         "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
     }
-    environment.globals |= {"points": evaluations.points, "p_value": evaluations.p_value}
+    environment.globals |= {"shares": shares, "heading": evaluations.heading}
     return environment.get_template("page.html.j2").render(
         run=run,
         when=_when(run.stages),
-        sections=_sections(run.stages),
+        sections=sections,
         evaluations=evaluated,
-        metrics=evaluations.METRICS,
+        tables=evaluations.tables(evaluated),
+        legend=evaluations.legend(evaluated),
         changes=changes,
-        headline=_headline(evaluated, changes),
-        notes=run.notes + notes,
+        chain=_chain(run.stages),
+        chance=CHANCE,
+        headline=headline.sentences(
+            {section.stage.name: section.heldout for section in sections}, changes
+        ),
+        notes=run.notes + notes + unpaired,
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_hash=_hash(script),
         Markup=Markup,
     )
+
+
+def _chain(stages: list[Stage]) -> str:
+    """The stages in order: an arrow leads to one from the one before it, unless it is another's."""
+    text = stages[0].name if stages else ""
+    for before, stage in pairwise(stages):
+        parent = stage.config.get("model")
+        elsewhere = isinstance(parent, str) and parent != f"@{before.name}"
+        text += f"{', ' if elsewhere else ' → '}{stage.name}"
+    return text
 
 
 def _hash(script: str) -> str:
@@ -128,22 +148,27 @@ def _section(
     stage: Stage, groups: dict[str, list[Chart]], time: tuple[str, list[Part]], budget: int
 ) -> Section:
     samples = read_samples(stage.path / "samples.jsonl", budget=budget)
+    heldout, heldout_notes = read_heldout(stage.path / "heldout.json")
     tokens = sum(curves.number(row.get("tokens")) or 0 for row in stage.metrics)
     return Section(
         stage=stage,
         when=_when([stage]),
         duration=_duration(stage),
-        tokens=charts.short(tokens) if tokens else "",
+        tokens=canvas.short(tokens) if tokens else "",
         charts=groups,
         time_svg=time[0],
         time_parts=time[1],
+        heldout=heldout,
+        calibration_svg=charts.calibration(heldout.bins, scope=stage.name)
+        if heldout and heldout.bins
+        else "",
         samples=samples,
-        notes=stage.notes + (samples.notes if samples else []),
+        notes=stage.notes + heldout_notes + (samples.notes if samples else []),
     )
 
 
 def _charts(stage: Stage) -> dict[str, list[Chart]]:
-    found = curves.panels(stage.metrics)
+    found = curves.panels(stage.metrics, kind=stage.kind)
     return {name: [_chart(panel, stage.name) for panel in group] for name, group in found.items()}
 
 
@@ -153,8 +178,8 @@ def _chart(panel: Panel, scope: str) -> Chart:
     return Chart(
         title=panel.title,
         svg=charts.curve(panel, scope=scope) if drawable else "",
-        first=charts.ends(panel.values[0]),
-        last=charts.ends(panel.last),
+        first=canvas.ends(panel.values[0]),
+        last=canvas.ends(panel.last),
         note=broken,
     )
 
@@ -166,30 +191,13 @@ def _time(stage: Stage) -> tuple[str, list[Part]]:
     parts = [
         Part(
             name=name,
-            colour=charts.colour(index),
+            colour=canvas.colour(index),
             seconds=f"{seconds:.3g} s",
             share=f"{100 * share:.0f} %",
         )
         for index, (name, (seconds, share)) in enumerate(split.shares().items())
     ]
     return charts.stack(split, scope=stage.name), parts
-
-
-def _headline(evaluated: list[Evaluation], changes: list[Change]) -> list[str]:
-    """One sentence for each data set: what the last model gets right, and against what."""
-    sentences = []
-    for change in {change.data: change for change in changes if "strict" in change.tests}.values():
-        labels = {e.label: e.proportions["strict"] for e in evaluated if e.data == change.data}
-        before, after = labels[change.before], labels[change.after]
-        test = change.tests["strict"]
-        if before is None or after is None:
-            continue
-        sentences.append(
-            f"{change.after} answers {100 * after.mean:.1f} % of {change.data} strictly right, "
-            f"{change.before} {100 * before.mean:.1f} %: {evaluations.points(test)} "
-            f"({evaluations.p_value(test)}, paired over {change.n:,} problems)."
-        )
-    return sentences
 
 
 def _times(stages: list[Stage]) -> list[float]:

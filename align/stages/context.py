@@ -17,24 +17,31 @@ from align.policy import Policy
 
 @dataclass(kw_only=True)
 class Context:
-    """policy: as prepared by the accelerator, the one whose forward is differentiated. model_path:
+    """module: as prepared by the accelerator, the one whose forward is differentiated. model_path:
     the stage's input, where the reference comes from, also after a resume. padded: the model takes
     no packs. folder: the stage's own.
     """
 
     accelerator: Accelerator
-    policy: nn.Module
+    module: nn.Module
     tokenizer: PreTrainedTokenizerBase
     model_path: str
     padded: bool
     folder: Path
 
     @property
-    def unwrapped(self) -> Policy:
-        return self.accelerator.unwrap_model(self.policy)
+    def unwrapped(self) -> Any:
+        """The bare module: a Policy, a Scorer or an ActorCritic."""
+        return self.accelerator.unwrap_model(self.module)
+
+    @property
+    def policy(self) -> Policy:
+        """Of a stage that trains one."""
+        return getattr(self.unwrapped, "policy", self.unwrapped)
 
     @property
     def model(self) -> PreTrainedModel:
+        """What the stage exports."""
         return self.unwrapped.model
 
     def share(self, items: list[Any]) -> list[Any]:

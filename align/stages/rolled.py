@@ -12,7 +12,7 @@ from torch import Tensor
 
 import data
 import rewards
-from align.config import Grpo
+from align.config import Grpo, Rollouts
 from align.objectives.advantage import group_advantage, leave_one_out, reinforce_plus_plus
 from align.progress import console
 from align.rollout import Engine, Request, Sample, seed_of
@@ -28,7 +28,9 @@ class RewardError(RuntimeError):
 
 @dataclass(kw_only=True)
 class Rolled:
-    """One prompt with its completions, their scores and, once known, their advantages."""
+    """One prompt with its completions, their scores and, once known, their advantages. first: the
+    number of its first completion among this process's.
+    """
 
     row: int
     prompt: list[int]
@@ -36,6 +38,7 @@ class Rolled:
     texts: list[str]
     scores: list[rewards.Score]
     advantages: list[float] = field(default_factory=list)
+    first: int = 0
 
     @property
     def values(self) -> list[float]:
@@ -53,7 +56,7 @@ class Rolled:
 class Prompts:
     """The data set as prompt ids; rows with too long a prompt are left out."""
 
-    def __init__(self, rows: Any, config: Grpo, context: Context) -> None:
+    def __init__(self, rows: Any, config: Rollouts, context: Context) -> None:
         self.rows = rows
         limit = config.sampling.max_prompt_tokens
         encoded = [data.chat.prompt_ids(context.tokenizer, prompt) for prompt in rows["prompt"]]
@@ -72,7 +75,9 @@ class Prompts:
 class Roller:
     """Samples groups with an engine and scores them with the stage's reward."""
 
-    def __init__(self, config: Grpo, context: Context, engine: Engine, prompts: Prompts) -> None:
+    def __init__(
+        self, config: Rollouts, context: Context, engine: Engine, prompts: Prompts
+    ) -> None:
         self.config = config
         self.context = context
         self.engine = engine

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data import DataError
-from data.files import cut, read
+from data.files import cut, find, read, split_name
 
 ROWS = [{"question": f"q{index}", "answer": str(index)} for index in range(10)]
 
@@ -78,3 +78,53 @@ def test_the_two_sides_of_one_cut_are_disjoint_and_complete():
 def test_a_split_that_is_not_understood_is_refused():
     with pytest.raises(DataError, match="train\\[:90%\\]"):
         cut(ROWS, "train[a:b]")
+
+
+def test_a_path_names_a_file_a_folder_or_several(tmp_path):
+    for name in ("b.jsonl", "a.parquet", ".hidden.jsonl", "notes.txt", "c+d.jsonl"):
+        write(tmp_path / name, b"{}")
+    a, b, plus = (tmp_path / name for name in ("a.parquet", "b.jsonl", "c+d.jsonl"))
+    assert find(str(b)) == [b]
+    assert find(str(plus)) == [plus]
+    assert find(f"{b}+{a}") == [b, a]
+    assert find(str(tmp_path)) == [a, b, plus]
+    (tmp_path / "inside").mkdir()
+    inside = write(tmp_path / "inside" / "d.jsonl", b"{}")
+    assert find(f"{tmp_path / 'inside'}+{b}") == [inside, b]
+
+
+def test_paths_that_name_nothing_readable_are_refused(tmp_path):
+    a = write(tmp_path / "a.jsonl", b"{}")
+    with pytest.raises(DataError, match=r"no file .*none.jsonl"):
+        find(f"{a}+{tmp_path / 'none.jsonl'}")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty holds no .jsonl or .parquet file"):
+        find(str(tmp_path / "empty"))
+    with pytest.raises(DataError, match=r"names .*a\.jsonl twice"):
+        find(f"{tmp_path}+{a}")
+
+
+@pytest.mark.parametrize(
+    ("names", "several"),
+    [
+        (("train.jsonl", "test.jsonl"), True),
+        (("train_clean.jsonl", "eval_clean.jsonl"), True),
+        (("pos.jsonl", "train.jsonl"), True),
+        (("train-00000-of-00002.parquet", "train-00001-of-00002.parquet"), False),
+        (("latest.jsonl", "trains.jsonl"), False),
+    ],
+)
+def test_a_folder_of_several_splits_is_not_read_as_one(tmp_path, names, several):
+    for name in names:
+        write(tmp_path / name, b"{}")
+    if several:
+        with pytest.raises(DataError, match=r"several splits.*name the file"):
+            find(str(tmp_path))
+    else:
+        assert len(find(str(tmp_path))) == 2
+
+
+def test_the_name_of_a_split_is_what_stands_before_the_brackets():
+    assert [split_name(each) for each in ("test", "test[:5]", "[5:]")] == ["test", "test", "train"]
+    with pytest.raises(DataError, match="not understood"):
+        split_name("train[:5]+test[:5]")

@@ -34,13 +34,31 @@ def test_fields_follow_a_question_mark(tmp_path):
     assert data.resolve("gsm8k:test?seed=1") == data.GSM8K(split="test", seed=1)
 
 
+def test_folders_and_several_files_are_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("gsm8k", "some/set", "some/empty"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("gsm8k/a.jsonl", "some/set/a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_text('{"prompt": "q"}', encoding="utf-8")
+    for path in ("some/set", "some/set/", "./gsm8k", "b.jsonl+some/set", str(tmp_path / "gsm8k")):
+        assert data.resolve(path) == data.Local(path=path)
+    assert data.resolve("gsm8k") == data.GSM8K()
+    assert data.resolve("some/empty") == data.Hub(id="some/empty")
+    assert data.resolve("b.jsonl+some/set").name == "b+set"
+    assert data.resolve("b.jsonl+some/set").rows()["prompt"] == ["q", "q"]
+    with pytest.raises(data.DataError, match="empty holds no"):
+        data.resolve("./some/empty")
+    with pytest.raises(data.DataError, match=r"no file none.jsonl"):
+        data.resolve("b.jsonl+none.jsonl")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("gsm8l", "did you mean gsm8k"),
         ("aritmetic", "did you mean arithmetic"),
         ("zzz", "Known are arithmetic"),
-        ("rows.jsonl", "no such file"),
+        ("rows.jsonl", "no file rows.jsonl"),
         ("arithmetic?sise=3", "no field 'sise'.*size"),
         ("arithmetic?size=many", "size='many' must be a whole number"),
         ("arithmetic?parentheses=1", "must be true or false"),

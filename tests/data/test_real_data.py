@@ -13,11 +13,11 @@ FILES = {
     "svamp/svamp.jsonl": ("evaluate", 1000),
     "countdown/train.jsonl": ("grpo", 4000),
     "countdown/test.jsonl": ("evaluate", 1024),
-    "hh_rlhf/harmless_base_test.jsonl": ("preference", 2308),  # 4 pairs say the same
+    "hh_rlhf/harmless_base_test.jsonl": ("preference", 2308),  # in 4 one side answers nothing
     "ultrafeedback/train_clean.jsonl": ("reward_model", 994),  # 6 are equal or empty
     "ultrafeedback/eval_clean.jsonl": ("preference", 199),  # 1 is equal
-    "rt_polarity/pos.jsonl": ("kto", 5247),  # 84 are too short to have a rest
-    "rt_polarity/neg.jsonl": ("kto", 5232),
+    "rt_polarity/pos.jsonl": ("sft", 5247),  # 84 are too short to have a rest
+    "rt_polarity/neg.jsonl": ("sft", 5232),
     "chat/instruct.jsonl": ("sft", 1100),
 }
 

@@ -191,7 +191,7 @@ CASES = [
         "labelled-text",
         {"text": "one two three four five six", "label": 1},
         {
-            "prompt": "one two three four",
+            "prompt": "Text: one two three four",
             "completion": " five six",
             "label": True,
             "text": "one two three four five six",
@@ -218,7 +218,13 @@ def test_a_local_row_of_every_shape_is_recognised_and_mapped(tmp_path, name, row
 
 
 def test_every_shape_has_a_case():
-    assert {name for name, _, _ in CASES} == set(shapes.NAMES)
+    by_name_alone = {"plain-preference"}
+    assert {name for name, _, _ in CASES} | by_name_alone == set(shapes.NAMES)
+
+
+def test_plain_pairs_stay_plain_where_the_shape_is_named(tmp_path):
+    row = {"prompt": "Why?", "chosen": " As.", "rejected": " No.", "note": 1}
+    assert list(local(tmp_path, row, shape="plain-preference").rows()) == [row]
 
 
 def test_parquet_gives_the_same_rows_as_jsonl(tmp_path):
@@ -265,11 +271,6 @@ def test_dialogues_that_part_at_a_users_turn_or_end_early_go_back_to_the_answer_
         assert found["prompt"] == user("a")
         assert found["chosen"] == row["chosen"][1:]
         assert found["rejected"] == row["rejected"][1:]
-
-
-def test_labels_become_booleans(tmp_path):
-    rows = local(tmp_path, *({"text": "one two three four five", "label": each} for each in (0, 1)))
-    assert [(type(each), each) for each in rows.rows()["label"]] == [(bool, False), (bool, True)]
 
 
 @pytest.mark.parametrize(

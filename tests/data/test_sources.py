@@ -47,9 +47,9 @@ def test_rows_of_no_use_are_left_out_and_counted(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         rows = local(tmp_path, *pairs).rows()
     assert [row["prompt"] for row in rows] == [user("a")]
-    assert "left out 2 rows" in caplog.text
-    assert "the first: row 1" in caplog.text
-    with pytest.raises(DataError, match="none of 1 rows"):
+    assert "left out 2 rows (the first: row 1 of" in caplog.text
+    assert "1 with chosen and rejected the same; 1 with an empty answer" in caplog.text
+    with pytest.raises(DataError, match=r"no rows, of 1 .*left out: 1 with chosen and rejected"):
         local(tmp_path, pairs[1]).rows()
 
 
@@ -84,3 +84,17 @@ def test_a_source_without_a_place_to_read_is_refused_at_once():
         Hub(id="a/b", shape="gsm")
     with pytest.raises(DataError, match="limit"):
         GSM8K(limit=0)
+
+
+def test_several_files_are_of_one_shape_and_errors_name_the_file(tmp_path):
+    good, other = {"question": "q", "answer": "1"}, {"prompt": "q"}
+    for name, rows in {"a": [good], "b": [good, {"question": "q"}], "c": [other]}.items():
+        text = "\n".join(map(json.dumps, rows))
+        (tmp_path / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    a, b, c = (str(tmp_path / f"{name}.jsonl") for name in "abc")
+    with pytest.raises(RowError, match=r"row 1, column 'answer'.*b\.jsonl, question-answer"):
+        Local(path=f"{a}+{b}").rows()
+    with pytest.raises(DataError, match=r"a\.jsonl: question-answer.*c\.jsonl: prompt"):
+        Local(path=f"{a}+{c}").rows()
+    (tmp_path / "d.jsonl").write_text(json.dumps(good), encoding="utf-8")
+    assert len(Local(path=f"{a}+{tmp_path / 'd.jsonl'}").rows()) == 2

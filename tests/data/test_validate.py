@@ -21,6 +21,7 @@ GOOD = {
         {"prompt": None, "completion": None, "messages": CHAT},
     ],
     "grpo": [{"prompt": user("q"), "solution": "1"}, {"prompt": "q"}, {"prompt": CHAT + user("r")}],
+    "ppo": [{"prompt": user("q")}, {"prompt": "q", "chosen": "not read"}],
     "evaluate": [{"prompt": "q", "solution": "1"}],
     "preference": [
         {"prompt": user("q"), "chosen": assistant("a"), "rejected": assistant("b")},
@@ -28,7 +29,10 @@ GOOD = {
         {"prompt": "q", "chosen": "a", "rejected": "b"},
     ],
     "reward_model": [{"prompt": "q", "chosen": "a", "rejected": "b"}],
-    "kto": [{"prompt": "q", "completion": "a", "label": False}],
+    "kto": [
+        {"prompt": "q", "completion": "a", "label": False},
+        {"prompt": user("q"), "completion": assistant("a"), "label": True},
+    ],
 }
 SYSTEM = [{"role": "system", "content": "s"}]
 TOOL = [{"role": "tool", "content": "7"}]
@@ -97,7 +101,86 @@ BAD = [
         "'user'",
     ),
     ("reward_model", {"prompt": "q", "chosen": "", "rejected": "b"}, "chosen", "text", "str ''"),
+    ("reward_model", {"prompt": "q", "chosen": "a", "rejected": ""}, "rejected", "text", "str ''"),
+    (
+        "preference",
+        {"prompt": "q", "chosen": "a", "rejected": "a "},
+        "rejected",
+        "other than chosen",
+        "the same",
+    ),
+    (
+        "reward_model",
+        {"prompt": user("q"), "chosen": assistant("a"), "rejected": assistant(" a")},
+        "rejected",
+        "other than chosen",
+        "the same",
+    ),
+    (
+        "preference",
+        {"prompt": user("q"), "chosen": assistant("a"), "rejected": assistant("")},
+        "rejected[0].content",
+        "text that is not empty",
+        "str ''",
+    ),
+    (
+        "preference",
+        {"prompt": user("q"), "chosen": assistant("a"), "rejected": []},
+        "rejected",
+        "a list of messages",
+        "list []",
+    ),
+    (
+        "preference",
+        {"chosen": user("q") + assistant("a"), "rejected": user("r") + assistant("b")},
+        "prompt",
+        "the messages that both dialogues open with",
+        "no such column; there are: chosen, rejected",
+    ),
+    (
+        "reward_model",
+        {"prompt": user("q"), "chosen": CHAT, "rejected": user("q") + assistant("b")},
+        "chosen",
+        "the answer alone, without the messages of the prompt",
+        "list",
+    ),
+    (
+        "preference",
+        {"prompt": user("q"), "chosen": assistant("a"), "rejected": user("r") + assistant("b")},
+        "rejected[0].role",
+        "assistant after user",
+        "'user'",
+    ),
+    *(
+        (
+            kind,
+            {"prompt": "q", "chosen": "a", "rejected": "b", "margin": margin},
+            "margin",
+            expected,
+            seen,
+        )
+        for kind in ("reward_model", "preference")
+        for margin, expected, seen in (
+            (float("nan"), "a finite number", "float nan"),
+            (float("inf"), "a finite number", "float inf"),
+            ("1", "a finite number", "str '1'"),
+            (True, "a finite number", "bool True"),
+            (None, "a value", "null"),
+        )
+    ),
+    ("ppo", {"question": "q"}, "prompt", "a value, for ppo", "there are: question"),
+    ("ppo", {"prompt": "q", "solution": ""}, "solution", "text", "str ''"),
+    ("kto", {"prompt": "q", "completion": "", "label": True}, "completion", "text", "str ''"),
     ("kto", {"prompt": "q", "completion": "a", "label": 1}, "label", "true or false", "int 1"),
+    ("kto", {"prompt": "q", "completion": "a", "label": 0}, "label", "true or false", "int 0"),
+    (
+        "kto",
+        {"prompt": "q", "completion": "a", "label": "true"},
+        "label",
+        "true or false",
+        "str 'true'",
+    ),
+    ("kto", {"prompt": "q", "completion": "a", "label": None}, "label", "a value", "null"),
     ("kto", {"prompt": "q", "completion": "a"}, "label", "a value", "no such column"),
 ]
 
@@ -121,6 +204,19 @@ def test_the_first_bad_row_is_named_with_column_expected_and_seen(
     assert seen in found.seen
     for part in ("row 2", column, found.expected, found.seen):
         assert part in str(found)
+
+
+@pytest.mark.parametrize("margin", [0, 1, -0.5])
+def test_a_margin_is_any_finite_number(margin):
+    row = {"prompt": "q", "chosen": "a", "rejected": "b", "margin": margin}
+    assert check_rows([row], "reward_model").rows == 1
+
+
+@pytest.mark.parametrize(("label", "written"), [(True, "true"), (False, "false")])
+def test_kto_wants_rows_of_both_labels(label, written):
+    rows = [{"prompt": "q", "completion": f"a{index}", "label": label} for index in range(3)]
+    with pytest.raises(DataError, match=f"column 'label'.* all 3 have {written}"):
+        check_rows(rows, "kto")
 
 
 def test_tool_turns_may_stand_between_assistant_turns():

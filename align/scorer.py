@@ -1,0 +1,57 @@
+"""Heads that give one number: the reward model's a sequence, the critic's a token.
+
+A reward model is a `transformers` sequence classifier with one label, which reads its score at the
+last token that is not the pad token. Where pad and end token are one, that is the token before the
+end: `trimmed` cuts what comes after, so that a pack's last cell is the one that transformers reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from align.backbone import hidden_states, takes_plans
+from align.packing import Pack
+
+
+class Scorer(nn.Module):
+    """A sequence classifier with one label that scores packs."""
+
+    def __init__(self, model: PreTrainedModel, *, autocast: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.plans = takes_plans(model)
+        self.autocast = autocast
+
+    def forward(self, pack: Pack) -> Tensor:
+        """The score of each completion, float32 Tensor[sequences]."""
+        return self.read(self.hidden(pack).index_select(0, pack.last))
+
+    def values(self, pack: Pack) -> Tensor:
+        """The number at each state that predicts a trained token: a critic's values, [C]."""
+        return self.read(self.hidden(pack).index_select(0, pack.predictor))
+
+    def hidden(self, pack: Pack) -> Tensor:
+        return hidden_states(self.model, pack, plans=self.plans, autocast=self.autocast)
+
+    def read(self, states: Tensor) -> Tensor:
+        """The head's number for each state, [...] of states [..., H], in float32."""
+        return nn.functional.linear(states.float(), self.model.score.weight.float())[..., 0]
+
+
+def value_head(model: PreTrainedModel) -> nn.Linear:
+    """A head of zeros for a critic on this model's trunk: it expects nothing yet."""
+    head = nn.Linear(model.config.get_text_config().hidden_size, 1, bias=False)
+    nn.init.zeros_(head.weight)
+    return head.to(model.device)
+
+
+def trimmed(ids: Sequence[int], pad: int | None) -> list[int]:
+    """Without the pad tokens at the end, after which transformers' classifiers do not read."""
+    kept = len(ids)
+    while kept and ids[kept - 1] == pad:
+        kept -= 1
+    return list(ids[:kept])

@@ -1,0 +1,68 @@
+"""What can be known to be wrong before the first step: rows, rewards, lengths."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import data
+from align import folder, models
+from align.config import Dpo, Passes, Ppo, Rollouts, Sft, Stage
+from align.progress import console
+from align.stages.rolled import as_reward, judged, reward_columns
+
+# What the validator calls a stage's rows, where that is not the stage's own kind.
+ROWS: dict[type[Stage], data.validate.Kind] = {Dpo: "preference", Ppo: "grpo"}
+
+
+def check_tracker(name: str) -> None:
+    if name != "none" and importlib.util.find_spec(name) is None:
+        raise folder.FolderError(f"--report-to {name}: not installed; pip install {name}")
+
+
+def checked_rows(config: Stage) -> Any:
+    """The stage's rows, of the right shape, with a reward that knows right from wrong on them."""
+    rows = config.data.rows()
+    if isinstance(config, Sft):
+        rows = _with_completion(rows)
+    report = data.validate.check_rows(rows, ROWS.get(type(config), config.kind))
+    if report.duplicates:
+        console.print(f"note: {report.duplicates:,} of {report.rows:,} rows are duplicates")
+    if getattr(config, "margin", False) and "margin" not in rows.column_names:
+        raise data.DataError(
+            f"--margin needs a column margin; there are: {', '.join(rows.column_names)}"
+        )
+    if isinstance(config, Rollouts):
+        first = [rows[0]]
+        empty = "" if isinstance(rows[0]["prompt"], str) else data.rows.assistant("")
+        judged(as_reward(config.reward), [empty], [[0]], first, reward_columns(rows))
+        if "solution" in rows.column_names:
+            data.validate.check_reward(rows, config.reward, tolerance=0.05)
+    return rows
+
+
+def check_context(config: Stage, model: Any) -> None:
+    """Positions that a model was not made for give nonsense without a word."""
+    room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if room is not None and room < longest(config):
+        flags = "--sampling.max-prompt-tokens and --sampling.max-tokens together"
+        flag = flags if isinstance(config, Rollouts) else "--max-tokens"
+        raise models.ModelError(f"the model has {room} positions; {flag} must not exceed them")
+
+
+def longest(config: Stage) -> int:
+    """Tokens of the longest sequence that the stage lets in."""
+    if isinstance(config, Rollouts):
+        return config.sampling.max_prompt_tokens + config.sampling.max_tokens
+    assert isinstance(config, Passes)
+    return config.max_tokens
+
+
+def _with_completion(rows: Any) -> Any:
+    """Rows that hold something to learn; word problems without a worked answer do not."""
+    columns = [name for name in ("completion", "messages") if name in rows.column_names]
+    kept = [i for i, row in enumerate(rows) if any(row[name] is not None for name in columns)]
+    if not kept or len(kept) == len(rows):
+        return rows  # nothing to leave out, or nothing at all: the validator says what is missing
+    console.print(f"left out {len(rows) - len(kept):,} of {len(rows):,} rows without a completion")
+    return rows.select(kept)

@@ -1,0 +1,118 @@
+"""The reference's log-probs, computed once before the first step and kept.
+
+The reference is the stage's input, and before the first step so is the policy: no second model is
+loaded. What was computed is kept under a hash of the weights and of every token, so a run with
+another beta, and a resumed one whose weights have moved on, read the same numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.progress import track
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from align.folder import identity
+from align.locate import Located
+from align.lora import adapters_off
+from align.models import cache_folder
+from align.packing import Completion, Group, pack
+from align.progress import console
+from align.stages.context import Context
+
+CHUNK = 64  # groups packed together; the same ones on any number of processes
+
+
+def reference_logprobs(
+    groups: Sequence[Group], context: Context, *, token_budget: int
+) -> list[list[Tensor]]:
+    """For each group, for each completion, the log-prob of each of its *trained* tokens."""
+    file = (
+        cache_folder().parent / "reference" / f"{_key(groups, context, token_budget)}.safetensors"
+    )
+    lengths = [[_trained(one) for one in group.completions] for group in groups]
+    if not file.is_file():
+        flat = _computed(groups, lengths, context, token_budget)
+        if context.accelerator.is_main_process:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            partial = file.with_suffix(".partial")
+            save_file({"logprobs": flat}, partial)
+            partial.replace(file)
+    context.accelerator.wait_for_everyone()
+    flat = load_file(file)["logprobs"]
+    pieces = iter(flat.split([length for group in lengths for length in group]))
+    return [[next(pieces) for _ in group] for group in lengths]
+
+
+@torch.no_grad()
+def _computed(
+    groups: Sequence[Group], lengths: list[list[int]], context: Context, token_budget: int
+) -> Tensor:
+    """All of them in order, [sum of lengths]."""
+    policy = context.policy
+    was_training = policy.training
+    policy.eval()
+    mine: list[tuple[int, Tensor]] = []
+    chunks = range(0, len(groups), CHUNK)
+    steps = track(
+        context.share(list(chunks)),
+        "log-probs of the reference",
+        console=console,
+        transient=True,
+        disable=not (context.accelerator.is_main_process and console.is_terminal),
+    )
+    numbers = _numbers(lengths)
+    for start in steps:
+        numbered = [
+            Group(
+                prompt=group.prompt,
+                completions=[
+                    Completion(ids=one.ids, mask=one.mask, columns={"number": float(number)})
+                    for one, number in zip(group.completions, numbers[start + i], strict=True)
+                ],
+            )
+            for i, group in enumerate(groups[start : start + CHUNK])
+        ]
+        for one in pack(numbered, token_budget=token_budget, padded=context.padded):
+            with adapters_off(policy.model):
+                logprobs = policy(one.to(context.accelerator.device))[0].cpu()
+            split = logprobs.split(one.lengths().tolist())
+            mine += zip(one.per_sequence("number").long().tolist(), split, strict=True)
+    policy.train(was_training)
+    found = dict(context.gathered(mine))
+    return torch.cat([found[number] for number in sorted(found)])
+
+
+def _numbers(lengths: list[list[int]]) -> list[list[int]]:
+    """A running number for each completion."""
+    found, next_ = [], 0
+    for group in lengths:
+        found.append(list(range(next_, next_ + len(group))))
+        next_ += len(group)
+    return found
+
+
+def _trained(completion: Completion) -> int:
+    return len(completion.ids) if completion.mask is None else sum(completion.mask)
+
+
+def _key(groups: Sequence[Group], context: Context, token_budget: int) -> str:
+    """Over the weights and everything else that the numbers depend on, to the last bit."""
+    path = context.model_path
+    weights = identity(Located(kind="folder", path=path))
+    if weights == path:  # not a stage's
+        files = sorted(Path(path).glob("*.safetensors"))
+        weights += str([(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files])
+    digest = hashlib.sha256(weights.encode())
+    how = [str(context.policy.autocast), context.padded, token_budget, torch.__version__]
+    how.append(str(context.accelerator.device.type))
+    digest.update(json.dumps(how).encode())
+    for group in groups:
+        rows = [list(group.prompt), *([list(c.ids), list(c.mask or [])] for c in group.completions)]
+        digest.update(json.dumps(rows).encode())
+    return digest.hexdigest()

@@ -1,0 +1,119 @@
+"""Rows as prompt and completion ids, those that are too long left out and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import data
+from align.config import Passes
+from align.packing import Completion
+from align.progress import console
+from align.scorer import trimmed
+from align.stages.context import Context
+from data.chat import Rendered
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One prompt and two completions of it."""
+
+    prompt: list[int]
+    chosen: Completion
+    rejected: Completion
+    margin: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """One prompt and one completion, called good or bad."""
+
+    prompt: list[int]
+    completion: Completion
+    label: bool
+
+
+def split(row: Rendered) -> tuple[list[int], Completion]:
+    """Cut before the first trained token; what comes after is one completion, partly masked where
+    it has turns of others in it.
+    """
+    start = row.mask.index(1)
+    return row.ids[:start], Completion(ids=row.ids[start:], mask=row.mask[start:])
+
+
+def pairs(rows: Any, config: Passes, context: Context, *, pad: int | None = None) -> list[Pair]:
+    """Preference rows. With `pad`, what a classifier does not read is cut off the ends."""
+    render = _renderer(context)
+    found = []
+    for i, row in enumerate(rows):
+        prompt, chosen = render(row, "chosen")
+        other, rejected = render(row, "rejected")
+        if prompt != other:
+            raise data.RowError(
+                row=i, column="rejected", expected="an answer to the prompt of chosen",
+                seen="a prompt of other token ids; strip white space from both answers",
+            )  # fmt: skip
+        if pad is not None:
+            chosen, rejected = _read_part(chosen, pad), _read_part(rejected, pad)
+        margin = float(row["margin"]) if getattr(config, "margin", False) else 0.0
+        found.append(Pair(prompt=prompt, chosen=chosen, rejected=rejected, margin=margin))
+    alike = [pair for pair in found if list(pair.chosen.ids) == list(pair.rejected.ids)]
+    empty = [pair for pair in found if not pair.chosen.ids or not pair.rejected.ids]
+    useless = [id(pair) for pair in alike + empty]
+    if useless:
+        _say(context, f"dropped {len(set(useless)):,} of {len(found):,} pairs whose answers are "
+             "the same tokens, or none")  # fmt: skip
+    found = [pair for pair in found if id(pair) not in set(useless)]
+    return within(found, config, context, _longest)
+
+
+def labelled(rows: Any, config: Passes, context: Context) -> list[Labelled]:
+    """Rows with a completion and a label."""
+    render = _renderer(context)
+    found = []
+    for row in rows:
+        prompt, completion = render(row, "completion")
+        found.append(Labelled(prompt=prompt, completion=completion, label=row["label"]))
+    return within(found, config, context, lambda row: len(row.prompt) + len(row.completion.ids))
+
+
+def within(
+    rows: Sequence[Row], config: Passes, context: Context, length: Callable[[Row], int]
+) -> list[Row]:
+    """Rows of at most max_tokens tokens. Raises DataError where none is left."""
+    kept = [row for row in rows if length(row) <= config.max_tokens]
+    if len(kept) < len(rows):
+        _say(context, f"dropped {len(rows) - len(kept):,} of {len(rows):,} rows longer than "
+             f"max_tokens={config.max_tokens}")  # fmt: skip
+    if not kept:
+        raise data.DataError(
+            f"no row is left: every one is longer than max_tokens={config.max_tokens}, or has "
+            "nothing to learn from; raise --max-tokens"
+        )
+    return kept
+
+
+def _renderer(context: Context) -> Callable[[Mapping[str, Any], str], tuple[list[int], Completion]]:
+    def render(row: Mapping[str, Any], column: str) -> tuple[list[int], Completion]:
+        asked = {"prompt": row["prompt"], "completion": row[column]}
+        return split(data.chat.render(context.tokenizer, asked))
+
+    return render
+
+
+def _read_part(completion: Completion, pad: int) -> Completion:
+    """One number a completion is read at its last token, so one token trains: that one."""
+    ids = trimmed(completion.ids, pad)
+    return Completion(ids=ids, mask=[0] * (len(ids) - 1) + [1] if ids else [])
+
+
+def _longest(pair: Pair) -> int:
+    return len(pair.prompt) + max(len(pair.chosen.ids), len(pair.rejected.ids))
+
+
+def _say(context: Context, text: str) -> None:
+    if context.accelerator.is_main_process:
+        console.print(text)

@@ -1,0 +1,79 @@
+"""Preference pairs: from the forms of public sets to prompt, chosen, rejected, and on to what
+several stages read, so that a recipe's SFT, reward model and KTO share one data set.
+
+| use | columns |
+|---|---|
+| `pairs` | prompt, chosen, rejected, perhaps margin |
+| `kto` | prompt, completion, label: each pair gives a desirable row and an undesirable one |
+| `sft` | prompt, completion: the chosen one |
+
+PPO and GRPO read the prompt of any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from data.dialogues import common_prefix, from_transcript, normalise
+from data.left_out import Unusable
+from data.rows import Message, Row, assistant, user
+
+USES = ("pairs", "kto", "sft")
+
+
+def preference(row: Row) -> Row:
+    """Pairs: strings beside a prompt (UltraFeedback), whole chats, or whole transcripts (HH-RLHF).
+
+    Whole dialogues give their common prefix as the prompt. Public sets hold some pairs of no use:
+    Unusable for two equal answers, an empty prompt or answer, dialogues that open differently.
+    TRL's own columns of messages (prompt, chosen, rejected) pass as they are, for the validator,
+    but for a prompt that both answers repeat. A margin travels along.
+    """
+    prompt, chosen, rejected = row.get("prompt"), row["chosen"], row["rejected"]
+    margin = {} if row.get("margin") is None else {"margin": row["margin"]}
+    if isinstance(prompt, list) and isinstance(chosen, list):
+        return _explicit(normalise(prompt), normalise(chosen), normalise(rejected)) | margin
+    if prompt is None and isinstance(chosen, str):
+        chosen, rejected = from_transcript(chosen), from_transcript(rejected)
+    if isinstance(chosen, list):
+        chosen, rejected = normalise(chosen), normalise(rejected)
+        if isinstance(prompt, str) and chosen[:1] and chosen[0]["role"] == "assistant":
+            prompt = user(prompt)
+        else:
+            prompt, chosen, rejected = common_prefix(chosen, rejected)
+    else:
+        prompt = user(prompt) if isinstance(prompt, str) else normalise(prompt)
+        chosen, rejected = assistant(chosen.strip()), assistant(rejected.strip())
+    _check_pair(prompt, chosen, rejected)
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected} | margin
+
+
+def _explicit(prompt: list[Message], chosen: list[Message], rejected: list[Message]) -> Row:
+    count = len(prompt)
+    if chosen[:count] == rejected[:count] == prompt:
+        chosen, rejected = chosen[count:], rejected[count:]
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+
+
+def _check_pair(prompt: list[Message], chosen: list[Message], rejected: list[Message]) -> None:
+    texts = [[(each["content"] or "").strip() for each in side] for side in (chosen, rejected)]
+    if texts[0] == texts[1]:
+        raise Unusable("with chosen and rejected the same")
+    if not all(side and all(side) for side in texts):
+        raise Unusable("with an empty answer")
+    if not prompt:
+        raise Unusable("with dialogues that open differently")
+    if not all((each["content"] or "").strip() for each in prompt):
+        raise Unusable("with an empty turn in the prompt")
+
+
+def paired(rows: Iterable[Row], use: str | None) -> Iterator[Row]:
+    """Rows of prompt, chosen, rejected as the use wants them; None: as they are."""
+    for row in rows:
+        if use == "kto":
+            for column, label in (("chosen", True), ("rejected", False)):
+                yield {"prompt": row.get("prompt"), "completion": row.get(column), "label": label}
+        elif use == "sft":
+            yield {"prompt": row.get("prompt"), "completion": row.get("chosen")}
+        else:
+            yield row

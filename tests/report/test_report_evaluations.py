@@ -1,0 +1,99 @@
+"""Before and after: order, intervals and paired tests."""
+
+import json
+from pathlib import Path
+
+from page_parser import load
+from run_folders import PROBLEMS, write_json, write_lines
+
+from align import report
+
+
+def test_table_and_paired_tests(run_folder: Path) -> None:
+    """Order follows the recipe, intervals and tests follow the rows."""
+    text = report.table(run_folder)
+    lines = text.splitlines()
+    assert [line.split()[0] for line in lines[2:5]] == ["base", "sft", "grpo"]
+    verdicts = {
+        label: [
+            json.loads(line)["strict"]
+            for line in (run_folder / "evaluations" / f"{label}.jsonl").read_text().splitlines()
+        ]
+        for label in ("sft", "grpo")
+    }
+    pairs = list(zip(verdicts["sft"], verdicts["grpo"], strict=True))
+    better, worse = pairs.count((0, 1)), pairs.count((1, 0))
+    gained = 100 * (better - worse) / PROBLEMS
+    said = next(line for line in lines if line.startswith("sft → grpo (arithmetic, strict)"))
+    assert f": +{gained:.1f} points [+" in said
+    assert f"], {better} better, {worse} worse, p" in said
+    assert said.endswith(": significantly better")
+    assert f"{100 * sum(verdicts['sft']) / PROBLEMS:.1f} % [" in lines[3]
+    page = load(report.write(run_folder))
+    assert f"+{gained:.1f} points" in page.text
+    assert "base → grpo" not in page.text
+
+
+def test_rows_are_paired_by_index_and_prompt(run_folder: Path) -> None:
+    """Shuffled rows change nothing; other prompts are not paired though their indexes match."""
+    before = report.table(run_folder)
+    path = run_folder / "evaluations" / "grpo.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    write_lines(path, rows[::-1])
+    assert report.table(run_folder) == before
+    write_lines(path, [row | {"prompt": "another question"} for row in rows])
+    assert "sft → grpo" not in report.table(run_folder)
+    assert "base → sft" in report.table(run_folder)
+
+
+def test_labels_find_their_place_by_the_stage_in_their_path(run_folder: Path) -> None:
+    folder = run_folder / "evaluations"
+    for old, new in (("base", "z-before"), ("grpo", "a-final")):
+        summary = json.loads((folder / f"{old}.json").read_text()) | {"label": new}
+        write_json(folder / f"{new}.json", summary)
+        (folder / f"{old}.json").unlink()
+    lines = report.table(run_folder).splitlines()
+    assert [line.split()[0] for line in lines[2:5]] == ["z-before", "sft", "a-final"]
+
+
+def test_any_share_that_a_summary_counts_is_a_column(rlhf_folder: Path) -> None:
+    """Data sets that are scored differently do not share a table: no column has a gap."""
+    for stage in ("rm", "grpo", "ppo", "dpo"):  # no curves to draw
+        (rlhf_folder / stage / "metrics.jsonl").unlink()
+    page = load(report.write(rlhf_folder))
+    assert "share that a classifier outside the training calls positive" in page.text
+    assert "Classifier" in page.text
+    table = report.table(rlhf_folder)
+    assert "–" not in table
+    heads = [line.split("  ")[0] for line in table.splitlines()].count("model")
+    columns = [line for line in table.splitlines() if line.startswith("model ")]
+    assert heads == 2
+    assert ["classifier" in line for line in columns] == [False, True]
+    assert "reviews-sft → reviews-ppo (reviews, classifier): +42.0 points" in table
+    # More of an unknown share need not be better.
+    assert table.count("p = 4.5e−13: significantly higher".replace("p = ", "p\u00a0=\u00a0")) == 1
+
+
+def test_what_only_looks_like_a_share_is_none(run_folder: Path) -> None:
+    path = run_folder / "evaluations" / "grpo.json"
+    shares = {
+        "odd": {"successes": 9, "n": 3},
+        "empty": {"successes": 0, "n": 0},
+        "half": {"successes": 0.5, "n": 3},
+        "config": {"n": 4},
+        "toxic": {"successes": 1, "n": 4},
+    }
+    write_json(path, json.loads(path.read_text()) | shares)
+    first = report.table(run_folder).splitlines()[0]
+    assert first.split("[95 %]")[-2].split() == ["toxic"]
+    assert not {"odd", "empty", "half", "config"} & set(first.split())
+
+
+def test_several_answers_to_a_problem_are_not_paired(run_folder: Path) -> None:
+    path = run_folder / "evaluations" / "grpo.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    write_lines(path, [*rows, rows[0]])
+    page = load(report.write(run_folder))
+    assert "grpo answers some problems of arithmetic more than once and is not paired." in page.text
+    assert "sft → grpo" not in report.table(run_folder)
+    assert "base → sft" in report.table(run_folder)
