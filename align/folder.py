@@ -11,6 +11,7 @@ OUT/evaluations/LABEL.json(l), OUT/report.html
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ from typing import Any
 
 from align.locate import Located
 from align.recipe import Recipe
+
+ENDS = 2**20  # bytes read at each end of a weight file
 
 
 class FolderError(RuntimeError):
@@ -100,9 +103,24 @@ def export(stage: Path, save: Callable[[Path], None], about: Callable[[Path], An
 
 
 def identity(located: Located) -> str:
-    """The weights' hash where a stage wrote them, else where they are."""
-    done = Path(located.path).parent / "done.json"
-    return json.loads(done.read_text())["weights"] if done.is_file() else located.path
+    """What tells a model's weights from others': their hash where a stage wrote them, a hash of
+    their files' sizes and ends where they are a folder, else where they are.
+    """
+    folder = Path(located.path)
+    done = folder.parent / "done.json"
+    if done.is_file():
+        return json.loads(done.read_text())["weights"]
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    if not files:
+        return located.path
+    digest = hashlib.sha256()
+    for file in files:
+        size = file.stat().st_size
+        with file.open("rb") as opened:
+            digest.update(f"{file.name} {size}".encode() + opened.read(ENDS))
+            opened.seek(max(0, size - ENDS))
+            digest.update(opened.read(ENDS))
+    return f"ends:{digest.hexdigest()}"
 
 
 def evaluated(out: Path, label: str, config: Any, located: Located) -> bool:

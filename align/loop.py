@@ -47,7 +47,8 @@ class Batch:
 
     columns: names of the packs' columns. metrics: figures of the collection, equal on all ranks.
     samples: this process's rows for samples.jsonl. passes: how often the minibatches are gone
-    through. unit: the metric of `loss` that counts what its others are means over.
+    through. unit: the metric of `loss` that counts what its others are means over. held: parts of
+    the parameters, by the name that their norm is logged under, that these updates leave alone.
     """
 
     minibatches: list[list[Pack]]
@@ -56,6 +57,7 @@ class Batch:
     samples: list[dict[str, Any]] = field(default_factory=list)
     passes: int = 1
     unit: str = "tokens"
+    held: tuple[str, ...] = ()
 
 
 class Stage(Protocol):
@@ -152,7 +154,7 @@ class Loop:
         for _ in range(batch.passes):
             for packs in batch.minibatches:
                 lr = self._lr()
-                loss, norm, metrics = self._optimizer_step(packs, batch.columns)
+                loss, norm, metrics = self._optimizer_step(packs, batch.columns, batch.held)
                 losses.append(loss)
                 norms.append(norm)
                 for name, value in metrics.items():
@@ -169,7 +171,7 @@ class Loop:
         }  # fmt: skip
 
     def _optimizer_step(
-        self, packs: list[Pack], columns: tuple[str, ...]
+        self, packs: list[Pack], columns: tuple[str, ...], held: tuple[str, ...] = ()
     ) -> tuple[float, dict[str, float], dict[str, float]]:
         """Backward through every pack, then one step of the optimizer: loss, norms, metrics."""
         lr = self._lr()
@@ -187,7 +189,8 @@ class Loop:
                 # Data parallelism averages over ranks what is meant to be added.
                 self.accelerator.backward(loss * self.accelerator.num_processes)
             total += loss.detach()
-            metrics["tokens"] = torch.tensor(float(len(one.target)), device=total.device)
+            trained = torch.tensor(float(len(one.target)), device=total.device)
+            metrics.setdefault("tokens", trained)
             for name, value in metrics.items():
                 counted = value.detach() if i < own else torch.zeros_like(value)
                 names[name] = names.get(name, 0.0) + counted
@@ -198,6 +201,10 @@ class Loop:
         norms = self._guarded_norms(sums["loss"])
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_ratio", 1.0)
+            if group.get("norm", "grad_norm") in held:
+                # Of a gradient of zeros Adam would make a step of weight decay, and count it.
+                for parameter in group["params"]:
+                    parameter.grad = None
         self.optimizer.step()
         self.optimizer.zero_grad()
         return sums.pop("loss"), norms, sums

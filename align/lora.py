@@ -41,7 +41,7 @@ def add_lora(model: PreTrainedModel, lora: Lora, *, name: str = TRAINED, head: s
     for parameter_name, parameter in model.named_parameters():
         mine = f".{name}." in parameter_name or parameter_name == f"{head}.weight"
         parameter.requires_grad_(mine or (not first and parameter_name in trained))
-    _activate(model, [*active, name] if name == TRAINED else active)
+    activate(model, [*active, name] if name == TRAINED else active)
 
 
 def adapted_layers(model: PreTrainedModel) -> list[Any]:
@@ -60,11 +60,11 @@ def active_adapters(model: PreTrainedModel) -> list[str]:
 def using(model: PreTrainedModel, *names: str) -> Iterator[None]:
     """Inside, these adapters are added to the base, and no others."""
     before = active_adapters(model)
-    _activate(model, list(names))
+    activate(model, list(names))
     try:
         yield
     finally:
-        _activate(model, before)
+        activate(model, before)
 
 
 @contextmanager
@@ -99,7 +99,7 @@ def merged_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
         yield name.replace(".base_layer.", "."), tensor.detach()
 
 
-def _activate(model: PreTrainedModel, names: list[str]) -> None:
+def activate(model: PreTrainedModel, names: list[str]) -> None:
     for layer in adapted_layers(model):
         # Not set_adapter, which also decides what trains.
         layer._active_adapter = names

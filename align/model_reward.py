@@ -15,7 +15,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import rewards
@@ -32,7 +31,8 @@ class ModelReward(rewards.Reward):
     "text" is the whole completion (harmlessness), "answer" what stands in <answer>, or after
     </think>, or the whole where there is neither (helpfulness). scale, shift: value = scale x
     (score - shift). token_budget: tokens computed together. precision: bf16 computes under
-    autocast.
+    autocast. own_tokenizer: it may have another tokenizer than the policy, whose texts it reads;
+    else a stage refuses that.
 
     `score` needs the column `prompts`. Raises ModelError (of `align.models`) for a model that is no
     reward model.
@@ -46,13 +46,14 @@ class ModelReward(rewards.Reward):
     shift: float = 0.0
     token_budget: int = 8192
     precision: Literal["bf16", "fp32"] = "bf16"
+    own_tokenizer: bool = False
 
     def score(self, completions: Sequence[Any], **columns: Any) -> list[rewards.Score]:
         prompts = column("prompts", len(completions), columns, reward=self.label)
         texts = [text_of(completion) for completion in completions]
         if self.reads == "answer":
             texts = [final_answer(text) for text in texts]
-        values = _loaded(self.model, self.token_budget, self.precision)(prompts, texts)
+        values = _scorer(self.model, self.token_budget, self.precision)(prompts, texts)
         return [
             rewards.Score(value=self.scale * (value - self.shift), parts={self.label: value})
             for value in values
@@ -85,6 +86,18 @@ def placed(reward: Any, place: Callable[[str], str]) -> Any:
     return reward
 
 
+def attach(path: str, scorer: Callable[..., list[float]]) -> None:
+    """Let reward models of that folder be scored by `scorer`, which is there already."""
+    _attached[path] = scorer
+
+
+_attached: dict[str, Callable[..., list[float]]] = {}
+
+
+def _scorer(path: str, token_budget: int, precision: str) -> Callable[..., list[float]]:
+    return _attached.get(path) or _loaded(path, token_budget, precision)
+
+
 @lru_cache(maxsize=4)
 def _loaded(path: str, token_budget: int, precision: str) -> Callable[..., list[float]]:
     """Scores texts with the model in that folder; loaded once a process."""
@@ -95,5 +108,4 @@ def _loaded(path: str, token_budget: int, precision: str) -> Callable[..., list[
             f"the reward model {path} is a stage of a recipe; outside of one give its folder, "
             f"such as runs/NAME/{path[1:]}/model"
         )
-    here = Path(path)
-    return TextScorer(str(here) if here.is_dir() else path, token_budget, precision)
+    return TextScorer.load(path, token_budget=token_budget, precision=precision)

@@ -131,11 +131,9 @@ def load_causal_lm(
     return _load(AutoModelForCausalLM, path, device, trust_remote_code)
 
 
-def load_classifier(
-    path: str, *, device: torch.device | str, trust_remote_code: bool = False
-) -> PreTrainedModel:
-    """A reward model: a sequence classifier with one label. Raises ModelError for any other."""
-    config = _config(path, trust_remote_code)
+def check_classifier(path: str, *, trust_remote_code: bool = False) -> None:
+    """Raises ModelError unless it is a reward model: a sequence classifier with one label."""
+    config = load_config(path, trust_remote_code=trust_remote_code)
     kinds = config.architectures or []
     if not any(kind.endswith("ForSequenceClassification") for kind in kinds):
         raise ModelError(
@@ -146,6 +144,13 @@ def load_classifier(
         raise ModelError(
             f"{path} has {config.num_labels} labels; a reward model has one, its score"
         )
+
+
+def load_classifier(
+    path: str, *, device: torch.device | str, trust_remote_code: bool = False
+) -> PreTrainedModel:
+    """A reward model. Raises ModelError for any other."""
+    check_classifier(path, trust_remote_code=trust_remote_code)
     return _load(AutoModelForSequenceClassification, path, device, trust_remote_code)
 
 
@@ -160,7 +165,7 @@ def new_classifier(
     """A reward model to be trained: this model's trunk, and a head drawn from N(0, 1/(H + 1))
     (1909.08593), or the head it has already. Raises ModelError where there is no such class.
     """
-    kinds = _config(path, trust_remote_code).architectures or []
+    kinds = load_config(path, trust_remote_code=trust_remote_code).architectures or []
     if any(kind.endswith("ForSequenceClassification") for kind in kinds):
         return load_classifier(path, device=device, trust_remote_code=trust_remote_code)
     model = _load(AutoModelForSequenceClassification, path, device, trust_remote_code, num_labels=1)
@@ -176,7 +181,8 @@ def new_classifier(
     return model
 
 
-def _config(path: str, trust_remote_code: bool) -> PretrainedConfig:
+def load_config(path: str, *, trust_remote_code: bool = False) -> PretrainedConfig:
+    """Raises ModelError where there is none."""
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
@@ -193,7 +199,7 @@ def _load(
         "trust_remote_code": trust_remote_code,
         "use_safetensors": True,
     } | more
-    config = _config(path, trust_remote_code)
+    config = load_config(path, trust_remote_code=trust_remote_code)
     try:
         kind = family._model_mapping.get(type(config), None)
         # Ours is SDPA's equal, and no more: a model with attention sinks, say, must keep its own.

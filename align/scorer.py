@@ -8,12 +8,14 @@ end: `trimmed` cuts what comes after, so that a pack's last cell is the one that
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from align.backbone import hidden_states, takes_plans
+from align.lora import using
 from align.packing import Pack
 
 
@@ -37,9 +39,36 @@ class Scorer(nn.Module):
     def hidden(self, pack: Pack) -> Tensor:
         return hidden_states(self.model, pack, plans=self.plans, autocast=self.autocast)
 
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
     def read(self, states: Tensor) -> Tensor:
         """The head's number for each state, [...] of states [..., H], in float32."""
         return nn.functional.linear(states.float(), self.model.score.weight.float())[..., 0]
+
+
+class AdapterScorer:
+    """A reward model that is adapters and a head on somebody else's base.
+
+    names: the adapters, all of them on the base of `host`, whose own are off meanwhile.
+    """
+
+    def __init__(self, host: Any, names: Sequence[str], head: Tensor) -> None:
+        self.host = host
+        self.names = tuple(names)
+        self.head = head.to(host.model.device)
+
+    @property
+    def device(self) -> torch.device:
+        return self.host.model.device
+
+    def __call__(self, pack: Pack) -> Tensor:
+        """The score of each completion, float32 Tensor[sequences]."""
+        host = self.host
+        with using(host.model, *self.names):
+            hidden = hidden_states(host.model, pack, plans=host.plans, autocast=host.autocast)
+        return nn.functional.linear(hidden.index_select(0, pack.last).float(), self.head)[..., 0]
 
 
 def value_head(model: PreTrainedModel) -> nn.Linear:

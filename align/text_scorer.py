@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 import data
 from align import models
@@ -19,17 +20,37 @@ from align.scorer import Scorer, trimmed
 class TextScorer:
     """Called with prompts and completion texts, equally many, it gives their scores."""
 
-    def __init__(self, path: str, token_budget: int, precision: str) -> None:
-        device = _device()
-        self.tokenizer = models.load_tokenizer(path)
-        model = models.load_classifier(path, device=device)
-        self.scorer = Scorer(model, autocast=torch.bfloat16 if precision == "bf16" else None)
-        self.scorer.requires_grad_(False).eval()
-        self.pad = model.config.get_text_config().pad_token_id
+    def __init__(
+        self,
+        scorer: Scorer,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        pad: int | None,
+        token_budget: int,
+        padded: bool,
+    ) -> None:
+        self.scorer = scorer
+        self.tokenizer = tokenizer
+        self.pad = pad
         self.token_budget = token_budget
-        room = getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 0
-        self.padded = why_not_packed(self.scorer, longest=room) is not None
-        self.device = device
+        self.padded = padded
+
+    @classmethod
+    def load(cls, path: str, *, token_budget: int, precision: str) -> TextScorer:
+        """The reward model in that folder, frozen, on this process's device."""
+        tokenizer = models.load_tokenizer(path)
+        model = models.load_classifier(path, device=_device())
+        scorer = Scorer(model, autocast=torch.bfloat16 if precision == "bf16" else None)
+        scorer.requires_grad_(False).eval()
+        text = model.config.get_text_config()
+        room = getattr(text, "max_position_embeddings", 0) or 0
+        return cls(
+            scorer,
+            tokenizer,
+            pad=text.pad_token_id,
+            token_budget=token_budget,
+            padded=why_not_packed(scorer, longest=room) is not None,
+        )
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[Any], texts: Sequence[str]) -> list[float]:
@@ -43,7 +64,7 @@ class TextScorer:
             groups.setdefault(key, Group(prompt=ids, completions=[])).completions.append(one)
         scores = [0.0] * len(texts)
         for one in pack(groups.values(), token_budget=self.token_budget, padded=self.padded):
-            moved = one.to(self.device)
+            moved = one.to(self.scorer.device)
             numbers = moved.per_sequence("number").long().tolist()
             for number, score in zip(numbers, self.scorer(moved).tolist(), strict=True):
                 scores[number] = score

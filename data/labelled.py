@@ -16,7 +16,6 @@ words.
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Iterable, Iterator, Sequence
 
 from data.left_out import LeftOut
@@ -72,25 +71,21 @@ def openings(texts: Iterable[Row], *, prefix: str, words: int, left_out: LeftOut
         }
 
 
-def pairs(
-    texts: Sequence[Row], *, prefix: str, seed: int, where: str, left_out: LeftOut
-) -> Iterator[Row]:
-    """Each positive text with a negative one drawn by the seed, each text once, as many pairs as
-    the rarer label has texts.
+def pairs(texts: Sequence[Row], *, where: str, prefix: str, left_out: LeftOut) -> Iterator[Row]:
+    """Each positive text with a negative one, each text once, as many pairs as the rarer label has
+    texts.
 
-    Raises DataError for texts of one label.
+    The first of each label go together, and so on: a lot drawn by the texts' order, which follows
+    from their hashes or a seed. Raises DataError for texts of one label.
     """
     positive = [row["text"] for row in texts if row["label"]]
     negative = [row["text"] for row in texts if not row["label"]]
-    if not positive or not negative:
+    if bool(positive) != bool(negative):
         raise DataError(
             f"{where}: pairs need texts of both labels, and all {len(texts)} have the label "
             f"{int(bool(positive))}; give the others too, as in "
             "--data pos.jsonl+neg.jsonl?use=pairs"
         )
-    lot = random.Random(f"pairs {seed}")
-    lot.shuffle(positive)
-    lot.shuffle(negative)
     count = min(len(positive), len(negative))
     for text in positive[count:] + negative[count:]:
         left_out.add("without a partner of the other label", repr(text[:40]))

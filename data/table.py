@@ -45,7 +45,7 @@ class Table:
     preference pairs and labelled text are read as, see `uses` and `labelled`.
 
     prefix, opening_words: of labelled text, see `labelled`. Its order mixes the labels and depends
-    on the texts alone; texts are cut by split before they are paired, and the pairing goes by seed.
+    on the texts alone; texts are cut by split, then shuffled by seed, then paired.
 
     Public sets hold some rows of no use, such as pairs of two equal answers: what a shape's mapper
     finds unusable is left out, counted and logged by reason. Rows in TRL's own columns pass as they
@@ -176,8 +176,7 @@ class Table:
         texts = labelled.mixed(list(self._mapped(shape, raw, left_out)), left_out)
         texts = self._shuffled(files.cut(texts, self.split))
         if self.use == "pairs":
-            seed = self.seed or 0
-            return labelled.pairs(texts, prefix=prefix, seed=seed, where=where, left_out=left_out)
+            return labelled.pairs(texts, where=where, prefix=prefix, left_out=left_out)
         if self.use == "kto":
             return labelled.unpaired(texts, prefix=prefix)
         words = self.opening_words or labelled.OPENING_WORDS

@@ -237,7 +237,8 @@ def _launch(order):
 
         getattr(hurts, order["hurt"][0])(*order["hurt"][1:])
     sys.argv = [f"scripts/{order['kind']}.py", *order["args"]]
-    cli.launch({"grpo": config.Grpo, "sft": config.Sft}[order["kind"]], "a test")
+    stages = (config.Sft, config.RewardModel, config.Dpo, config.Kto, config.Grpo, config.Ppo)
+    cli.launch({stage.kind: stage for stage in stages}[order["kind"]], "a test")
 
 
 if __name__ == "__main__":

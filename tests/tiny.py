@@ -17,7 +17,7 @@ import torch
 import trl_peer
 from accelerate import Accelerator
 from datasets import Dataset
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedModel
 from trl_peer import Rollout
 
@@ -112,7 +112,7 @@ def recorded_reward(
 
 
 def context(
-    model: PreTrainedModel,
+    model: nn.Module,
     tokenizer: Any,
     *,
     folder: Path = Path(),
@@ -121,9 +121,12 @@ def context(
     temperature: float = 1.0,
     entropy_gradient: bool = False,
 ) -> Context:
+    """`model` as a policy, or a module that a stage trains as it is."""
+    if isinstance(model, PreTrainedModel):
+        model = Policy(model, temperature=temperature, entropy_gradient=entropy_gradient)
     return Context(
         accelerator=Accelerator(cpu=True, mixed_precision="no"),
-        module=Policy(model, temperature=temperature, entropy_gradient=entropy_gradient),
+        module=model,
         tokenizer=tokenizer,
         model_path=str(path),
         padded=padded,

@@ -55,6 +55,11 @@ class Lora:
     """Of an input that has adapters itself: merge starts from the weights with them added in, stack
     keeps them apart, frozen, under the new ones."""
 
+    def __post_init__(self) -> None:
+        require(self.rank >= 0, "lora.rank", self.rank, "at least 0")
+        stacks = self.base == "stack"
+        require(not stacks or self.rank > 0, "lora.base", self.base, "merge where --lora.rank is 0")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:

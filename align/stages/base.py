@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from align import models
+from align import adapters, models
 from align.config import Passes, Stage
 from align.stages.context import Context
 from align.stages.order import at
@@ -18,6 +18,7 @@ class StageBase:
 
     steps: int
     optimizer_steps = 1
+    head = ""  # a layer that trains beside the adapters
 
     def __init__(self, config: Stage, context: Context) -> None:
         self.config: Any = config
@@ -42,7 +43,18 @@ class StageBase:
         """Work to be done after the last step, on every process, before the export."""
 
     def save(self, folder: Path) -> None:
-        models.save(self.context.model, self.context.tokenizer, folder)
+        """The model as anyone loads it; under LoRA the adapters beside it."""
+        context, lora = self.context, self.config.lora
+        models.save(context.model, context.tokenizer, folder)
+        if lora.rank:
+            stack = lora.base == "stack"
+            adapters.save_adapters(
+                context.model,
+                adapters.beside(str(folder)),
+                name=self.config.name,
+                base=adapters.stacked(context.model_path).base if stack else context.model_path,
+                head=self.head,
+            )
 
 
 class PassStage(StageBase):

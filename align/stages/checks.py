@@ -21,7 +21,7 @@ def check_tracker(name: str) -> None:
 
 
 def checked_rows(config: Stage) -> Any:
-    """The stage's rows, of the right shape, with a reward that knows right from wrong on them."""
+    """The stage's rows, of the right shape."""
     rows = config.data.rows()
     if isinstance(config, Sft):
         rows = _with_completion(rows)
@@ -32,13 +32,16 @@ def checked_rows(config: Stage) -> Any:
         raise data.DataError(
             f"--margin needs a column margin; there are: {', '.join(rows.column_names)}"
         )
-    if isinstance(config, Rollouts):
-        first = [rows[0]]
-        empty = "" if isinstance(rows[0]["prompt"], str) else data.rows.assistant("")
-        judged(as_reward(config.reward), [empty], [[0]], first, reward_columns(rows))
-        if "solution" in rows.column_names:
-            data.validate.check_reward(rows, config.reward, tolerance=0.05)
     return rows
+
+
+def check_reward(config: Rollouts, rows: Any) -> None:
+    """That the reward runs on these rows, and knows right from wrong where they have solutions."""
+    first = [rows[0]]
+    empty = "" if isinstance(rows[0]["prompt"], str) else data.rows.assistant("")
+    judged(as_reward(config.reward), [empty], [[0]], first, reward_columns(rows))
+    if "solution" in rows.column_names:
+        data.validate.check_reward(rows, config.reward, tolerance=0.05)
 
 
 def check_context(config: Stage, model: Any) -> None:

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from align import models
 from align.actor_critic import CRITIC, ActorCritic
+from align.adapters import Adapters, put_on, stacked
 from align.config import Ppo, RewardModel, Rollouts, Stage
 from align.lora import add_lora
 from align.policy import Policy
@@ -41,9 +42,11 @@ def trained_module(
 
 
 def _policy(config: Stage, path: str, device: torch.device) -> Policy:
-    model = models.load_causal_lm(path, device=device, trust_remote_code=config.trust_remote_code)
-    if config.lora.rank:
-        add_lora(model, config.lora)
+    below = _below(config, path)
+    model = models.load_causal_lm(
+        below.base if below else path, device=device, trust_remote_code=config.trust_remote_code
+    )
+    _adapt(config, model, below)
     _set_checkpointing(config, model)
     samples = isinstance(config, Rollouts)
     return Policy(
@@ -57,17 +60,32 @@ def _policy(config: Stage, path: str, device: torch.device) -> Policy:
 def _scorer(
     config: Stage, path: str, tokenizer: PreTrainedTokenizerBase, device: torch.device
 ) -> Scorer:
+    below = _below(config, path)
     model = models.new_classifier(
-        path,
+        below.base if below else path,
         tokenizer,
         device=device,
         seed=config.seed,
         trust_remote_code=config.trust_remote_code,
     )
-    if config.lora.rank:
-        add_lora(model, config.lora, head="score")
+    _adapt(config, model, below, head="score")
     _set_checkpointing(config, model)
     return Scorer(model, autocast=_autocast(config))
+
+
+def _below(config: Stage, path: str) -> Adapters | None:
+    """The adapters that the stage's own are stacked on."""
+    return stacked(path) if config.lora.base == "stack" else None
+
+
+def _adapt(
+    config: Stage, model: PreTrainedModel, below: Adapters | None, *, head: str = ""
+) -> None:
+    if not config.lora.rank:
+        return
+    for name in below.names if below else ():
+        put_on(model, below, name=name, active=True)
+    add_lora(model, config.lora, head=head)
 
 
 def _critic(

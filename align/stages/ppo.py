@@ -59,7 +59,10 @@ class PpoStage(RolloutStage):
 
     def collect(self, step: int) -> Batch:
         self.warming = step <= self.config.critic_warmup
-        return super().collect(step)
+        batch = super().collect(step)
+        # Not the policy's loss alone: a critic's reaches a trunk that they share.
+        batch.held = ("grad_norm",) if self.warming else ()
+        return batch
 
     def columns(self, step: int) -> tuple[str, ...]:
         return COLUMNS
@@ -112,10 +115,6 @@ class PpoStage(RolloutStage):
             self._whiten(packs)
         for one in packs:
             self._tell(one, groups)
-        if self.config.kl_target:
-            self.beta = adapt_beta(
-                self.beta, kl=figures["kl/sequence"], target=self.config.kl_target
-            )
 
     def loss(self, pack: Pack) -> tuple[Tensor, dict[str, Tensor]]:
         config, columns = self.config, pack.columns
@@ -169,14 +168,20 @@ class PpoStage(RolloutStage):
         return (loss * columns["weight"]).sum(), metrics
 
     def learned(self, metrics: dict[str, float]) -> None:
-        """Steer the penalty by how far this rollout's updates moved the policy, on average."""
+        """Steer beta by how far this rollout was from the reference, the penalty by how far its
+        updates moved the policy, on average. While the critic warms up neither can follow.
+        """
+        config = self.config
         metrics["warmup"] = float(self.warming)
-        if self.config.objective != "penalty":
+        if config.objective == "penalty":
+            metrics["penalty"] = self.penalty
+        if self.warming:
             return
-        metrics["penalty"] = self.penalty
-        if self.config.penalty_target and not self.warming:
+        if config.kl_target:
+            self.beta = adapt_beta(self.beta, kl=metrics["kl/sequence"], target=config.kl_target)
+        if config.objective == "penalty" and config.penalty_target:
             self.penalty = adapt_beta(
-                self.penalty, kl=metrics["kl/old"], target=self.config.penalty_target
+                self.penalty, kl=metrics["kl/old"], target=config.penalty_target
             )
 
     def state(self) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from rich.progress import track
@@ -103,11 +102,7 @@ def _trained(completion: Completion) -> int:
 
 def _key(groups: Sequence[Group], context: Context, token_budget: int) -> str:
     """Over the weights and everything else that the numbers depend on, to the last bit."""
-    path = context.model_path
-    weights = identity(Located(kind="folder", path=path))
-    if weights == path:  # not a stage's
-        files = sorted(Path(path).glob("*.safetensors"))
-        weights += str([(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files])
+    weights = identity(Located(kind="folder", path=context.model_path))
     digest = hashlib.sha256(weights.encode())
     how = [str(context.policy.autocast), context.padded, token_budget, torch.__version__]
     how.append(str(context.accelerator.device.type))

@@ -32,6 +32,8 @@ from align.statistics import proportion
 class RewardModelStage(PassStage):
     """collect: the next pairs. loss: how surprising it is that the chosen one won."""
 
+    head = "score"
+
     def __init__(self, config: RewardModel, context: Context, rows: Any) -> None:
         pad = context.model.config.get_text_config().pad_token_id
         kept, self.heldout = _held_out(pairs(rows, config, context, pad=pad), config)
@@ -65,6 +67,7 @@ class RewardModelStage(PassStage):
         won = (chosen - rejected).detach()
         return (loss * weight).sum(), {
             "pairs": torch.tensor(float(len(won)), device=won.device),
+            "tokens": torch.tensor(float(pack.tokens), device=won.device),
             "accuracy": (won > 0).float().sum(),
             "margin": won.sum(),
             "score": (chosen + rejected).detach().sum() / 2,

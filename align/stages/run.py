@@ -23,7 +23,7 @@ from align.config import Dpo, Grpo, Kto, Ppo, RewardModel, Rollouts, Sft, Stage
 from align.locate import Located
 from align.loop import Loop, NonFiniteError
 from align.memory import expected_memory
-from align.model_reward import placed
+from align.model_reward import models_in, placed
 from align.optim import adamw
 from align.policy import Policy
 from align.probe import why_not_packed
@@ -32,7 +32,13 @@ from align.rollout import EngineError
 from align.rollout.build import build
 from align.scorer import Scorer
 from align.stages.base import StageBase
-from align.stages.checks import check_context, check_tracker, checked_rows, longest
+from align.stages.checks import (
+    check_context,
+    check_reward,
+    check_tracker,
+    checked_rows,
+    longest,
+)
 from align.stages.context import Context
 from align.stages.grpo import GrpoStage
 from align.stages.kto import KtoStage
@@ -40,6 +46,7 @@ from align.stages.modules import trained_module
 from align.stages.ppo import PpoStage
 from align.stages.preference import PreferenceStage
 from align.stages.reward_model import RewardModelStage
+from align.stages.roles import check_reward_models, share_base
 from align.stages.rolled import RewardError
 from align.stages.sft import SftStage
 
@@ -96,6 +103,8 @@ def run_stage(config: Stage, located: Mapping[str, Located], launch: Launch) -> 
         reward = placed(config.reward, lambda name: paths[name])
         config = dataclasses.replace(config, reward=reward)
     rows = checked_rows(config)
+    if isinstance(config, Rollouts) and not models_in(config.reward):
+        check_reward(config, rows)
     if not launch.check:
         folder.prepare(stage_folder, resume=launch.resume)
     accelerator = Accelerator(
@@ -125,6 +134,11 @@ def _train(
         config, path, tokenizer, device=accelerator.device, critic_path=critic_path
     )
     check_context(config, module.model)
+    if isinstance(config, Rollouts) and models_in(config.reward):
+        check_reward_models(config, tokenizer)
+        if isinstance(config, Ppo) and config.critic == "adapters":
+            share_base(config, module.policy, path, tokenizer)
+        check_reward(config, rows)
     padded = config.compute.layout == "padded"
     reason = None if padded else _why_not_packed(module, config)
     if reason and accelerator.is_main_process:

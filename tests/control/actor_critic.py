@@ -2,13 +2,13 @@
 the critic. Nothing waits for the end of an episode."""
 
 import torch
-
-from align.objectives.advantage import td_error
-from align.objectives.value import value_loss
 from control.agents import Critic, Policy
 from control.environments import Environments
 from control.learner import Learner
 from control.policy_gradient import policy_gradient
+
+from align.objectives.advantage import td_error
+from align.objectives.value import value_loss
 
 
 def actor_critic(

@@ -44,6 +44,7 @@ class Environments:
         self, name: str, *, count: int, seed: int, max_episode_steps: int | None = None
     ) -> None:
         """max_episode_steps: a time limit of one's own; None for the environment's."""
+        self.name = name
         self.vector = gymnasium.make_vec(
             name,
             num_envs=count,

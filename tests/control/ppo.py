@@ -1,14 +1,14 @@
 """PPO (Schulman 2017, 1707.06347): several passes over a rollout while the ratio stays near 1."""
 
 import torch
+from control.agents import Critic, Policy
+from control.environments import Environments
+from control.learner import Learner
 
 from align.objectives.advantage import gae, reinforce_plus_plus
 from align.objectives.entropy import entropy_bonus
 from align.objectives.policy import clipped_surrogate, token_log_ratio
 from align.objectives.value import value_loss
-from control.agents import Critic, Policy
-from control.environments import Environments
-from control.learner import Learner
 
 
 def ppo(

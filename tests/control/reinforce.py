@@ -5,11 +5,12 @@ positive, needs about three times as many episodes); nothing is learned but the 
 critic to say what a truncated episode would still have earned, so it counts as what it was.
 """
 
-from align.objectives.advantage import reinforce_plus_plus, reward_to_go
 from control.agents import Policy
 from control.environments import Environments
 from control.learner import Learner
 from control.policy_gradient import policy_gradient
+
+from align.objectives.advantage import reinforce_plus_plus, reward_to_go
 
 
 def reinforce(

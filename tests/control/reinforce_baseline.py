@@ -2,13 +2,13 @@
 as far as it was better than the critic expected of that state. The returns stay Monte Carlo."""
 
 import torch
-
-from align.objectives.advantage import reward_to_go, subtract_baseline
-from align.objectives.value import value_loss
 from control.agents import Critic, Policy
 from control.environments import Environments
 from control.learner import Learner
 from control.policy_gradient import policy_gradient
+
+from align.objectives.advantage import reward_to_go, subtract_baseline
+from align.objectives.value import value_loss
 
 
 def reinforce_baseline(
@@ -29,9 +29,9 @@ def reinforce_baseline(
     for _ in range(updates):
         rollout, inside = environments.play_episodes(policy.sample)
         observations = rollout.observations[inside]
-        returns = reward_to_go(
-            rollout.rewards * reward_scale, gamma=gamma, ended=rollout.ended
-        )[inside]
+        returns = reward_to_go(rollout.rewards * reward_scale, gamma=gamma, ended=rollout.ended)[
+            inside
+        ]
         with torch.no_grad():
             baseline = critic(observations)
         log_prob, _ = policy.evaluate(observations, rollout.actions[inside])

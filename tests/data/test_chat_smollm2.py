@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from data import Arithmetic, chat
+from data import Arithmetic, RottenTomatoes, chat
 
 pytestmark = pytest.mark.smollm2
 
@@ -48,3 +48,15 @@ def test_a_dialogue_trains_both_answers(tokenizer):
     rendered = chat.render(tokenizer, {"messages": messages})
     kept = [token for token, flag in zip(rendered.ids, rendered.mask, strict=True) if flag]
     assert tokenizer.decode(kept) == "<think>b</think>c<|im_end|>e<|im_end|>"
+
+
+@pytest.mark.parametrize("use", ["openings", "pairs", "kto"])
+def test_a_prompt_s_ids_open_those_of_the_whole_text(tokenizer, shared_data, use):
+    rows = RottenTomatoes(path=str(shared_data / "rt_polarity"), use=use, seed=1, limit=300).rows()
+    for row in rows:
+        prompt = chat.prompt_ids(tokenizer, row["prompt"])
+        for column in {"completion", "chosen", "rejected"} & row.keys():
+            whole = tokenizer(row["prompt"] + row[column])["input_ids"]
+            assert whole[: len(prompt)] == prompt
+            pair = {"prompt": row["prompt"], "completion": row[column]}
+            assert chat.render(tokenizer, pair).ids == [*whole, tokenizer.eos_token_id]

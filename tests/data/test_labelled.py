@@ -146,6 +146,8 @@ def test_booleans_are_labels_and_null_is_not(tmp_path):
 def test_pairs_of_one_label_alone_are_refused_with_what_to_type(reviews):
     with pytest.raises(DataError, match=r"both labels, and all 20 have the label 0.*pos.jsonl\+"):
         read(reviews / "neg.jsonl", use="pairs")
+    with pytest.raises(DataError, match=r"split='\[:0%\]' gives no rows, of 50"):
+        read(reviews, use="pairs", split="[:0%]")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,57 @@
+"""Reward models that share the policy's base, and those that must not read the policy's texts."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedTokenizerBase
+
+from align import adapters, models
+from align.config import Ppo, Rollouts
+from align.model_reward import attach, models_in
+from align.policy import Policy
+from align.scorer import AdapterScorer
+from align.text_scorer import TextScorer
+
+
+def check_reward_models(config: Rollouts, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises ModelError for one that is none, or that has another tokenizer without saying so."""
+    for reward in models_in(config.reward):
+        models.check_classifier(reward.model)
+        if not reward.own_tokenizer:
+            models.check_same_tokenizer(tokenizer, path=reward.model)
+
+
+def share_base(config: Ppo, policy: Policy, path: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Put the reward models' adapters on the policy's base, so that memory holds it once.
+
+    path: the policy's input. Raises ModelError for a reward model without adapters, or with
+    adapters of another base: added to this one they would score something else.
+    """
+    below = adapters.stacked(path) if config.lora.base == "stack" else None
+    base = below.base if below else path
+    on = set(below.names if below else ())
+    for reward in models_in(config.reward):
+        found = adapters.found(reward.model)
+        if found is None or adapters.weights_of(found.base) != adapters.weights_of(base):
+            raise models.ModelError(
+                f"--critic adapters: the reward model {reward.model} is not adapters on {base}; "
+                "train it from there with --lora.rank, or give its critic a base of its own with "
+                "--critic separate"
+            )
+        head = None
+        for name in found.names:
+            if name not in on:
+                head = adapters.put_on(policy.model, found, name=name, active=False)
+                on.add(name)
+        if head is None:
+            raise models.ModelError(f"the adapters beside {reward.model} have no score head")
+        config_ = models.load_config(reward.model)
+        attach(
+            reward.model,
+            TextScorer(
+                AdapterScorer(policy, found.names, head),
+                tokenizer,
+                pad=config_.get_text_config().pad_token_id,
+                token_budget=reward.token_budget,
+                padded=config.compute.layout == "padded",
+            ),
+        )
