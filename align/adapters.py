@@ -117,7 +117,8 @@ def put_on(model: PreTrainedModel, adapters: Adapters, *, name: str, active: boo
     lora = Lora(rank=config.r, alpha=config.lora_alpha, dropout=0.0, target=target)
     shared = bool(adapted_layers(model))  # else nothing was meant to train yet
     trained = {n for n, parameter in model.named_parameters() if parameter.requires_grad and shared}
-    add_lora(model, lora, name=name)
+    with torch.random.fork_rng(devices=[]):  # what is drawn here is overwritten at once
+        add_lora(model, lora, name=name)
     state = load_file(folder / "adapter_model.safetensors")
     heads = [tensor for key, tensor in state.items() if "lora_" not in key]
     own = dict(model.named_parameters())

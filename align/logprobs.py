@@ -35,26 +35,28 @@ def logprobs(
     temperature: float = 1.0,
     scale: float = 1.0,
     softcap: float | None = None,
+    entropy: bool = True,
     entropy_gradient: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """ln softmax(head(hidden) / temperature)[target] and the entropy of that distribution.
 
     hidden: [C, H]; target: LongTensor[C]. Returns two float32 Tensors [C]; natural logarithm. The
-    entropy is differentiable if `entropy_gradient`.
+    entropy is differentiable if `entropy_gradient`, and empty without `entropy`.
     """
     matrix = 4 * hidden.shape[0] * head.weight.shape[0]
     direct = hidden.device.type == "cpu" and matrix <= DIRECT_BYTES
     form = direct_logprobs if direct else chunked_logprobs
-    chosen, entropy = form(
+    chosen, spread = form(
         hidden,
         head,
         target,
         temperature=temperature,
         scale=scale,
         softcap=softcap,
+        entropy=entropy,
         entropy_gradient=entropy_gradient,
     )
-    return chosen, entropy if entropy_gradient else entropy.detach()
+    return chosen, spread if entropy_gradient else spread.detach()
 
 
 def chunked_logprobs(
@@ -65,14 +67,23 @@ def chunked_logprobs(
     temperature: float,
     scale: float,
     softcap: float | None,
+    entropy: bool,
     entropy_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
     """As `logprobs`, in tiles; the entropy's gradient costs nothing here."""
     bias = getattr(head, "bias", None)
     values = ChunkedLogProbFunction.apply(
-        hidden, head.weight, bias, target, temperature, CHUNK, softcap, scale, ("entropy",)
+        hidden,
+        head.weight,
+        bias,
+        target,
+        temperature,
+        CHUNK,
+        softcap,
+        scale,
+        ("entropy",) if entropy else (),
     )
-    return values[0], values[1]
+    return values[0], values[1] if entropy else values[0].new_empty(0)
 
 
 def direct_logprobs(
@@ -83,6 +94,7 @@ def direct_logprobs(
     temperature: float,
     scale: float,
     softcap: float | None,
+    entropy: bool,
     entropy_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
     """As `logprobs`, from the whole matrix of logits."""
@@ -96,7 +108,8 @@ def direct_logprobs(
         logits = logits / temperature
     normaliser = logits.logsumexp(-1)
     chosen = logits.gather(-1, target.unsqueeze(-1)).squeeze(-1) - normaliser
+    if not entropy:
+        return chosen, chosen.new_empty(0)
     with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
         log_p = logits - normaliser.unsqueeze(-1)
-        entropy = -(log_p.exp() * log_p).sum(-1)
-    return chosen, entropy
+        return chosen, -(log_p.exp() * log_p).sum(-1)

@@ -291,6 +291,10 @@ class Loop:
         set_model_state_dict(module, state["model"], options=options)
         if "optimizer" in state:
             set_optimizer_state_dict(module, optimizer, state["optimizer"], options=options)
+            # It makes moments, one step old, for parameters that were held and have none.
+            for name, parameter in self.accelerator.unwrap_model(module).named_parameters():
+                if name not in state["optimizer"]["state"]:
+                    optimizer.state.pop(parameter, None)
         self.stage.load_state(manifest["stage"])
         self.optimizer_step = manifest["optimizer_step"]
         return manifest["step"]

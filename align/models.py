@@ -151,7 +151,9 @@ def load_classifier(
 ) -> PreTrainedModel:
     """A reward model. Raises ModelError for any other."""
     check_classifier(path, trust_remote_code=trust_remote_code)
-    return _load(AutoModelForSequenceClassification, path, device, trust_remote_code)
+    model = _load(AutoModelForSequenceClassification, path, device, trust_remote_code)
+    _check_head(model)
+    return model
 
 
 def new_classifier(
@@ -169,8 +171,7 @@ def new_classifier(
     if any(kind.endswith("ForSequenceClassification") for kind in kinds):
         return load_classifier(path, device=device, trust_remote_code=trust_remote_code)
     model = _load(AutoModelForSequenceClassification, path, device, trust_remote_code, num_labels=1)
-    if not isinstance(getattr(model, "score", None), torch.nn.Linear):
-        raise ModelError(f"{type(model).__name__} has no linear head called score to train")
+    _check_head(model)
     draw = torch.Generator().manual_seed(seed)
     width = model.score.in_features
     with torch.no_grad():
@@ -179,6 +180,15 @@ def new_classifier(
     # transformers reads the score at the last token that is not this one.
     model.config.pad_token_id = tokenizer.eos_token_id if pad is None else pad
     return model
+
+
+def _check_head(model: PreTrainedModel) -> None:
+    """Raises ModelError for a classifier that reads its score in another way than we do."""
+    if not isinstance(getattr(model, "score", None), torch.nn.Linear):
+        raise ModelError(
+            f"{type(model).__name__} has no linear head called score, which is read and trained "
+            "here: give a reward model made from a causal language model"
+        )
 
 
 def load_config(path: str, *, trust_remote_code: bool = False) -> PretrainedConfig:

@@ -35,9 +35,12 @@ class Policy(nn.Module):
         self.autocast = autocast
         self.scale, self.softcap = logit_transform(model.config)
 
-    def forward(self, pack: Pack) -> tuple[Tensor, Tensor]:
-        """Log-probability of each trained token and the entropy there: two float32 Tensors [C]."""
-        return self.read(self.predictors(pack), pack)
+    def forward(self, pack: Pack, *, entropy: bool = True) -> tuple[Tensor, Tensor]:
+        """Log-probability of each trained token and the entropy there: two float32 Tensors [C].
+
+        Without `entropy`, which costs a pass over all logits, the second is empty.
+        """
+        return self.read(self.predictors(pack), pack, entropy=entropy)
 
     def predictors(self, pack: Pack) -> Tensor:
         """The hidden state that predicts each trained token, [C, H]."""
@@ -45,7 +48,9 @@ class Policy(nn.Module):
         # Not hidden[...]: the gradient of that adds atomically, in no fixed order.
         return hidden.index_select(0, pack.predictor)
 
-    def read(self, predictors: Tensor, pack: Pack) -> tuple[Tensor, Tensor]:
+    def read(
+        self, predictors: Tensor, pack: Pack, *, entropy: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """What the head makes of these states, as `forward` returns it."""
         with precision(pack.input_ids.device, self.autocast):
             return logprobs(
@@ -55,5 +60,6 @@ class Policy(nn.Module):
                 temperature=self.temperature,
                 scale=self.scale,
                 softcap=self.softcap,
+                entropy=entropy,
                 entropy_gradient=self.entropy_gradient,
             )

@@ -1,8 +1,9 @@
 """Llama-3.2-1B-Instruct by classic RLHF: SFT, reward model, PPO, on UltraFeedback and HH-RLHF.
 
-The reward model reads helpfulness and harmlessness pairs together, three to one. Values of published
-runs at this size: the reward model at 1e-5 for one epoch, PPO at 1e-6 with a critic that starts from
-the reward model, one completion a prompt, a KL of 0.05 taken from the reward. Meant for eight GPUs:
+The reward model reads helpfulness and harmlessness pairs together, three to one, at 1e-5 for one
+epoch. PPO goes at 1e-6 with a critic that starts from the reward model, one completion a prompt, a
+KL of 0.05 taken from the reward: starting values as usual at this size, not tuned ones. For eight
+GPUs:
 
     python scripts/run.py --recipe llama1b-rlhf --accelerate recipes/accelerate/ddp.yaml
 """

@@ -4,7 +4,6 @@ import dataclasses
 
 import data
 from align.config import Kto
-from align.recipe import Recipe
 from recipes.qwen0_5b_dpo import DPO
 from recipes.qwen0_5b_dpo import RECIPE as PAIRED
 

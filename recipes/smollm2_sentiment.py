@@ -1,15 +1,15 @@
 """RLHF on two CPU cores: SmolLM2-135M learns to continue the openings of film reviews kindly.
 
 SFT on whole reviews teaches the form, a reward model learns from labelled ones which are kind, and
-PPO moves the policy to what it likes, held back by a KL to where it came from. Reviews are sentences
-labelled 1 or 0 (`text`, `label`), from the hub or from files of your own:
+PPO moves the policy to what it likes, held back by a KL to where it came from. Reviews are
+sentences labelled 1 or 0 (`text`, `label`), from the hub or from files of your own:
 
     python scripts/run.py --recipe smollm2-sentiment \
         --sft.data "reviews.jsonl?use=openings&split=train[:30%]" ...
 """
 
 import data
-from align.config import Checkpoints, Compute, Engine, Optim, Ppo, RewardModel, Sampling, Sft
+from align.config import Compute, Engine, Optim, Ppo, RewardModel, Sampling, Sft
 from align.model_reward import ModelReward
 from align.recipe import Recipe
 from recipes.smollm2 import MODEL

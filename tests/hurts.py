@@ -155,3 +155,20 @@ def equal_rewards():
             group.scores = [dataclasses.replace(kept, value=0.25) for kept in group.scores]
 
     align.stages.rolled.Roller.score = score
+
+
+def while_caching():
+    """SIGKILL with the reference's log-probs written and not yet in their place."""
+    original = Path.replace
+
+    def replace(self, target):
+        if self.parent.name == "reference":
+            _strike()
+        return original(self, target)
+
+    Path.replace = replace
+
+
+def between_rollout_and_updates(step):
+    """SIGKILL with step number `step`'s rollout collected, before its first update."""
+    _before(Loop, "_train", step, lambda *_: _strike())

@@ -23,6 +23,7 @@ from align.stages.modules import trained_module
 from align.stages.ppo import PpoStage
 
 SAMPLES = 4
+SUMS = ("entropy", "value_loss", "kl/old", "mismatch/logprob", "value_clip_fraction", "tokens")
 
 
 def ppo_stage(
@@ -47,8 +48,13 @@ def ppo_stage(
     }
     made = Ppo(**(settings | config))
     tokenizer = AutoTokenizer.from_pretrained(folder)
+    torch.manual_seed(made.seed)  # as a run does; adapters are drawn
     module = trained_module(
-        made, str(folder), tokenizer, device=torch.device("cpu"), critic_path=made.critic_model or None
+        made,
+        str(folder),
+        tokenizer,
+        device=torch.device("cpu"),
+        critic_path=made.critic_model or None,
     )
     context = tiny.context(module, tokenizer, folder=folder, path=folder, padded=padded)
     return PpoStage(made, context, Dataset.from_list(rows), tiny.PreparedEngine(answers))
@@ -103,9 +109,13 @@ def by_completion(stage, batch, rollout, name) -> list[list[float]]:
     return [found[i] for i in range(len(rollout.completions))]
 
 
+def flat(rows: list[list[float]]) -> list[float]:
+    return [x for row in rows for x in row]
+
+
 def close(ours: list[list[float]], theirs: list[list[float]]) -> float:
     """|ours - theirs| / |theirs|, all tokens as one vector."""
-    ours, theirs = (torch.tensor(sum(x, []), dtype=torch.float64) for x in (ours, theirs))
+    ours, theirs = (torch.tensor(flat(x), dtype=torch.float64) for x in (ours, theirs))
     return float((ours - theirs).norm() / theirs.norm())
 
 
@@ -135,7 +145,9 @@ def look(stage, rollout, *, reference=False) -> Seen:
         span = slice(len(prompt) - 1, -1)
         logits = language(input_ids=ids).logits[0, span] / stage.config.sampling.temperature
         log_p = logits.log_softmax(-1)
-        seen.logprobs.append([float(row[token]) for row, token in zip(log_p, completion, strict=True)])
+        seen.logprobs.append(
+            [float(row[token]) for row, token in zip(log_p, completion, strict=True)]
+        )
         seen.entropies.append([-float((row.exp() * row).sum()) for row in log_p])
         states = trunk(input_ids=ids).last_hidden_state[0, span]
         seen.values.append([float(state @ head[0]) for state in states])
@@ -182,9 +194,9 @@ class Expected:
         return advantages
 
     def _whitened(self):
-        flat = sum(self.plain, [])
-        mean = sum(flat) / len(flat)
-        deviation = math.sqrt(sum((x - mean) ** 2 for x in flat) / (len(flat) - 1))
+        tokens = flat(self.plain)
+        mean = sum(tokens) / len(tokens)
+        deviation = math.sqrt(sum((x - mean) ** 2 for x in tokens) / (len(tokens) - 1))
         return [[(x - mean) / (deviation + 1e-8) for x in row] for row in self.plain]
 
     def figures(self):
@@ -194,7 +206,7 @@ class Expected:
             for mine, theirs in zip(self.old.logprobs, self.reference.logprobs, strict=True)
             for old, reference in zip(mine, theirs, strict=True)
         ]
-        returns, values = sum(self.returns, []), sum(self.old.values, [])
+        returns, values = flat(self.returns), flat(self.old.values)
         mean = sum(returns) / len(returns)
         left = sum((r - v) ** 2 for r, v in zip(returns, values, strict=True))
         return {
@@ -209,9 +221,7 @@ class Expected:
     def step(self, now: Seen) -> tuple[float, dict[str, float]]:
         """Loss of the one minibatch, and the metrics' sums over its tokens."""
         config, total = self.config, 0.0
-        sums = dict.fromkeys(
-            "entropy value_loss kl/old mismatch/logprob value_clip_fraction tokens".split(), 0.0
-        )
+        sums = dict.fromkeys(SUMS, 0.0)
         if config.objective == "clip":
             sums["clip_fraction"] = 0.0
         for i, completion in enumerate(self.rollout.completions):

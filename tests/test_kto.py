@@ -11,14 +11,14 @@ import runs
 import tiny
 import torch
 import trl_peer
-from preference_stage import cache, folder  # noqa: F401  (fixtures of this module too)
+from preference_stage import own_cache, tiny_folder  # noqa: F401  (fixtures of this module too)
 from transformers import AutoModelForCausalLM
 
 import data
 from align.config import Kto, Lora
 
 WEIGHTS = {"desirable_weight": 1.5, "undesirable_weight": 0.75}
-CASES = {"mixed": 1, "held at zero": 2}  # seeds of the move
+CASES = {"mixed": 1, "held at zero": 4}  # seeds of the move
 
 
 def stage(folder, rows, **options):
@@ -40,7 +40,8 @@ def test_loss_and_gradient_equal_trl(case, weights, folder, tmp_path):
     assert len(batch.minibatches[0]) > 1
     got = tiny.backward(kto, batch)
     assert (point > 0.1) == (case == "mixed")
-    assert batch.metrics["kl"] == pytest.approx(point, rel=1e-5)
+    # Seven differences of sums around 50: float32 has 4e-6 there.
+    assert batch.metrics["kl"] == pytest.approx(point, abs=1e-5)
     assert got.loss == pytest.approx(loss, rel=1e-5)
     assert trl_peer.relative_distance(got.gradient, gradient) < 1e-5
 

@@ -19,6 +19,7 @@ LAYERS = (
     ("align.packing", "align.recipe", "align.references", "align.statistics", "data"),
     (
         "align.actor_critic",
+        "align.adapters",
         "align.attention",
         "align.backbone",
         "align.checkpoint",

@@ -9,7 +9,7 @@ import align.logprobs
 from align.logprobs import CHUNK, chunked_logprobs, direct_logprobs, logit_transform, logprobs
 
 VOCABULARY = CHUNK + 1000  # two tiles, the second one short
-PLAIN = {"temperature": 1.0, "softcap": None, "scale": 1.0}
+PLAIN = {"entropy": True, "temperature": 1.0, "softcap": None, "scale": 1.0}
 OPTIONS = {
     "plain": {},
     "temperature": {"temperature": 0.7},
@@ -19,7 +19,7 @@ OPTIONS = {
 }
 
 
-def textbook(hidden, head, target, *, temperature, softcap, scale, entropy_gradient):
+def textbook(hidden, head, target, *, temperature, softcap, scale, entropy_gradient, entropy=True):
     logits = head(hidden) * scale
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
@@ -86,6 +86,20 @@ def test_the_matrix_is_kept_only_while_it_is_small(limit, form, monkeypatch):
     for got, want in zip(result, textbook(hidden, head, target, **options), strict=True):
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
     assert used == [form]
+
+
+@pytest.mark.parametrize("limit", [0, 2**29])
+def test_without_entropy_the_log_probs_and_their_gradient_are_the_same(limit, monkeypatch):
+    monkeypatch.setattr(align.logprobs, "DIRECT_BYTES", limit)
+    found = []
+    for entropy in (True, False):
+        head, hidden, target = setting(bias=False)
+        log_p, spread = logprobs(hidden, head, target, entropy=entropy)
+        log_p.sum().backward()
+        assert spread.shape == ((40,) if entropy else (0,))
+        found.append((log_p, hidden.grad, head.weight.grad))
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("limit", [0, 2**29])

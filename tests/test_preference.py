@@ -15,10 +15,10 @@ import runs
 import tiny
 import torch
 import trl_peer
-from preference_stage import cache, folder  # noqa: F401  (fixtures of this module too)
+from preference_stage import own_cache, tiny_folder  # noqa: F401  (fixtures of this module too)
 from safetensors.torch import load_file, save_file
-from trl import DPOConfig, DPOTrainer
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import DPOConfig, DPOTrainer
 
 import data
 from align.config import Dpo, Lora, Optim

@@ -112,10 +112,10 @@ class GrpoStage(RolloutStage):
             for i, cpu_pack in enumerate(packs):
                 one = packs[i] = cpu_pack.to(self.context.accelerator.device)
                 if "old" in columns:
-                    one.columns["old"] = policy(one)[0]
+                    one.columns["old"] = policy(one, entropy=False)[0]
                 if "reference" in columns:
                     with self.as_reference() as reference:
-                        one.columns["reference"] = reference(one)[0]
+                        one.columns["reference"] = reference(one, entropy=False)[0]
 
     def columns(self, step: int) -> tuple[str, ...]:
         measured = self.config.kl_every and (step - 1) % self.config.kl_every == 0

@@ -79,7 +79,7 @@ class KtoStage(PassStage):
         )
 
     def loss(self, pack: Pack) -> tuple[Tensor, dict[str, Tensor]]:
-        ratio = self.context.module(pack)[0] - pack.columns["reference"]
+        ratio = self.context.module(pack, entropy=False)[0] - pack.columns["reference"]
         log_ratio = sequence_sum(ratio, sequence=pack.sequence, lengths=pack.lengths())
         desirable = pack.per_sequence("label") > 0.5
         loss = kto_loss(
@@ -114,7 +114,7 @@ class KtoStage(PassStage):
         total = 0.0
         for one in self._packed(groups):
             moved = one.to(self.context.accelerator.device)
-            total += float((policy(moved)[0] - moved.columns["reference"]).sum())
+            total += float((policy(moved, entropy=False)[0] - moved.columns["reference"]).sum())
         total, count = self.context.total(total, len(groups))
         return max(0.0, total / count)
 
@@ -130,12 +130,17 @@ class KtoStage(PassStage):
         return Group(prompt=found.prompt, completions=[completion or found.completion])
 
     def _stranger(self, step: int, i: int) -> Group:
-        """The prompt of the step's row i with the completion of the row before."""
+        """The prompt of the step's row i with the completion of the row before it.
+
+        The first takes the last one's. A row that comes twice in a step is no stranger to itself,
+        and one alone there takes the completion of the data set's next row.
+        """
         places = self.places(step)
-        # The first takes the last one's; a row alone in its step that of the step before.
-        before = places[i - 1] if len(places) > 1 else max(0, places[0] - 1)
-        other = self.rows[self.row(before)]
-        return Group(prompt=self.rows[self.row(places[i])].prompt, completions=[other.completion])
+        mine = self.row(places[i])
+        others = (self.row(places[i - back]) for back in range(1, len(places)))
+        other = next((row for row in others if row != mine), (mine + 1) % len(self.rows))
+        completion = self.rows[other].completion
+        return Group(prompt=self.rows[mine].prompt, completions=[completion])
 
     def _packed(self, groups: list[Group]) -> list[Pack]:
         return pack(

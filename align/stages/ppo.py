@@ -18,9 +18,7 @@ import torch
 from torch import Tensor
 
 from align.loop import Batch
-from align.objectives.advantage import gae
 from align.objectives.entropy import entropy_bonus
-from align.objectives.kl import k1
 from align.objectives.policy import (
     adapt_beta,
     clipped_surrogate,
@@ -32,6 +30,7 @@ from align.objectives.policy import (
 from align.objectives.reduce import sequence_sum
 from align.objectives.value import value_loss
 from align.packing import Pack
+from align.stages.advantages import critic_figures, set_advantages, whiten
 from align.stages.rolled import RewardError, Rolled
 from align.stages.rollout import RolloutStage
 
@@ -99,7 +98,8 @@ class PpoStage(RolloutStage):
         figures: dict[str, float],
     ) -> None:
         """Old log-probs and values, the reference's log-probs; from them advantages and returns."""
-        module = self.context.unwrapped
+        config, module = self.config, self.context.unwrapped
+        beta = self.beta if config.kl == "reward" else 0.0
         module.eval()
         packs = []
         for minibatch in minibatches:
@@ -107,12 +107,12 @@ class PpoStage(RolloutStage):
                 one = minibatch[i] = cpu_pack.to(self.context.accelerator.device)
                 one.columns["old"], _, one.columns["value"] = module(one)
                 with self.as_reference() as reference:
-                    one.columns["reference"] = reference(one)[0]
-                self._set_advantages(one)
+                    one.columns["reference"] = reference(one, entropy=False)[0]
+                set_advantages(one, beta=beta, gamma=config.gamma, lam=config.lam)
                 packs.append(one)
-        figures |= self._rollout_figures(packs, groups)
-        if self.config.whiten:
-            self._whiten(packs)
+        figures |= critic_figures(packs, self.context) | {"beta": self.beta}
+        if config.whiten:
+            whiten(packs, self.context)
         for one in packs:
             self._tell(one, groups)
 
@@ -199,67 +199,6 @@ class PpoStage(RolloutStage):
         budget = self.config.compute.token_budget
         return budget if self.config.critic == "shared" else max(1, budget // 2)
 
-    def _set_advantages(self, pack: Pack) -> None:
-        """GAE over each completion's tokens; the return is what the critic should have said."""
-        columns, lengths = pack.columns, pack.lengths()
-        rewards = torch.zeros_like(columns["value"])
-        if self.config.kl == "reward":
-            rewards = -self.beta * k1(policy=columns["old"], reference=columns["reference"])
-        last = lengths.cumsum(0) - 1
-        rewards = rewards.index_add(0, last, columns["score"].index_select(0, last))
-        ended = torch.zeros_like(rewards).index_fill(0, last, 1.0).bool()
-        rows = [_rows(x, lengths) for x in (rewards, columns["value"], ended)]
-        following = torch.nn.functional.pad(rows[1][:, 1:], (0, 1))
-        advantage = gae(
-            rewards=rows[0],
-            values=rows[1],
-            next_values=following,
-            terminated=rows[2].bool(),
-            truncated=torch.zeros_like(rows[2], dtype=torch.bool),
-            gamma=self.config.gamma,
-            lam=self.config.lam,
-        )
-        inside = torch.arange(advantage.shape[1], device=lengths.device) < lengths[:, None]
-        columns["advantage"] = advantage[inside]
-        columns["return"] = columns["advantage"] + columns["value"]
-
-    def _whiten(self, packs: Sequence[Pack]) -> None:
-        """Mean 0 and deviation 1 over all ranks' tokens."""
-        found = [one.columns["advantage"].double() for one in packs]
-        count, total = self.context.total(
-            sum(len(x) for x in found), sum(float(x.sum()) for x in found)
-        )
-        mean = total / count
-        (squares,) = self.context.total(sum(float((x - mean).square().sum()) for x in found))
-        deviation = (squares / max(count - 1, 1)) ** 0.5
-        for one, values in zip(packs, found, strict=True):
-            one.columns["advantage"] = ((values - mean) / (deviation + 1e-8)).float()
-
-    def _rollout_figures(self, packs: Sequence[Pack], groups: Sequence[Rolled]) -> dict[str, float]:
-        """KL to the reference, what the critic said and what came, over all ranks."""
-        kl = value = returns = squares = errors = tokens = 0.0
-        for one in packs:
-            columns = one.columns
-            kl += float(k1(policy=columns["old"], reference=columns["reference"]).sum())
-            value += float(columns["value"].sum())
-            returns += float(columns["return"].double().sum())
-            squares += float(columns["return"].double().square().sum())
-            errors += float((columns["return"] - columns["value"]).double().square().sum())
-            tokens += len(one.target)
-        sequences = sum(len(group.samples) for group in groups)
-        kl, value, returns, squares, errors, tokens, sequences = self.context.total(
-            kl, value, returns, squares, errors, tokens, sequences
-        )
-        spread = squares - returns**2 / tokens
-        return {
-            "kl": kl / tokens,
-            "kl/sequence": kl / sequences,
-            "beta": self.beta,
-            "value": value / tokens,
-            "return": returns / tokens,
-            "explained_variance": 1 - errors / spread if spread > 0 else 0.0,
-        }
-
     def _tell(self, pack: Pack, groups: Sequence[Rolled]) -> None:
         """Write each completion's mean advantage where the samples' log finds it."""
         lengths = pack.lengths()
@@ -268,9 +207,3 @@ class PpoStage(RolloutStage):
         for number, mean in zip(numbers, (sums / lengths).tolist(), strict=True):
             group = groups[number // self.config.samples]
             group.advantages[number % self.config.samples] = mean
-
-
-def _rows(values: Tensor, lengths: Tensor) -> Tensor:
-    """[C] to [N, longest], 0 behind the end."""
-    split = values.split(lengths.tolist())
-    return torch.nn.utils.rnn.pad_sequence(list(split), batch_first=True)

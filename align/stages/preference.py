@@ -79,7 +79,7 @@ class PreferenceStage(PassStage):
 
     def loss(self, pack: Pack) -> tuple[Tensor, dict[str, Tensor]]:
         config, lengths = self.config, pack.lengths()
-        ratio = self.context.module(pack)[0] - pack.columns["reference"]
+        ratio = self.context.module(pack, entropy=False)[0] - pack.columns["reference"]
         chosen, rejected = (
             sequence_sum(ratio, sequence=pack.sequence, lengths=lengths).view(-1, 2).unbind(1)
         )

@@ -79,7 +79,7 @@ def _computed(
         ]
         for one in pack(numbered, token_budget=token_budget, padded=context.padded):
             with adapters_off(policy.model):
-                logprobs = policy(one.to(context.accelerator.device))[0].cpu()
+                logprobs = policy(one.to(context.accelerator.device), entropy=False)[0].cpu()
             split = logprobs.split(one.lengths().tolist())
             mine += zip(one.per_sequence("number").long().tolist(), split, strict=True)
     policy.train(was_training)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -77,7 +78,8 @@ class RewardModelStage(PassStage):
         """Judge the pairs that were kept out; heldout.json."""
         if not self.heldout:
             return
-        margins = self._margins(self.heldout)
+        # Sorted, as lots are drawn for one after the other: they come as packs and processes do.
+        margins = sorted(self._margins(self.heldout))
         if not self.context.accelerator.is_main_process:
             return
         right = sum(margin > 0 for margin in margins)
@@ -92,6 +94,13 @@ class RewardModelStage(PassStage):
             f"held out: {right:,} of {len(margins):,} pairs in the right order, {share.mean:.1%} "
             f"[{share.low:.1%}, {share.high:.1%}]"
         )
+
+    def save(self, folder: Path) -> None:
+        """With a pad token in the tokenizer: whoever scores a batch has to pad it."""
+        tokenizer = self.context.tokenizer
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token_id = self.context.model.config.get_text_config().pad_token_id
+        super().save(folder)
 
     @torch.no_grad()
     def _margins(self, rows: Sequence[Pair]) -> list[float]:

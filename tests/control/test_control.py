@@ -1,7 +1,7 @@
 """The objectives outside language models: they solve CartPole-v1 and lift Pendulum-v1.
 
-The settings are no lucky draw: every seed that was tried passes (see the constants' folder mate
-`tasks` for the bar's evaluation), and `test_control_mistakes` sees the same training fail.
+The settings are no lucky draw: other seeds pass as well, near the highest return there is (500; for
+Pendulum about -150). `test_control_mistakes` sees the same training fail.
 """
 
 import pytest
