@@ -24,21 +24,15 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import gather_object, set_seed
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
 
 from align.checkpoint import Checkpoints, Log
 from align.config import Stage as StageConfig
-from align.optim import learning_rate
+from align.optim import schedule
 from align.packing import Completion, Group, Pack, pack
 from align.preempt import Preempted, Preemption
 from align.progress import Progress
 from align.rollout import seed_of
+from align.state import captured, put_back
 
 
 @dataclass(kw_only=True)
@@ -153,7 +147,7 @@ class Loop:
         losses, norms, lr = [], [], 0.0
         for _ in range(batch.passes):
             for packs in batch.minibatches:
-                lr = self._lr()
+                lr = self._share() * self.config.optim.lr
                 loss, norm, metrics = self._optimizer_step(packs, batch.columns, batch.held)
                 losses.append(loss)
                 norms.append(norm)
@@ -174,7 +168,7 @@ class Loop:
         self, packs: list[Pack], columns: tuple[str, ...], held: tuple[str, ...] = ()
     ) -> tuple[float, dict[str, float], dict[str, float]]:
         """Backward through every pack, then one step of the optimizer: loss, norms, metrics."""
-        lr = self._lr()
+        share = self._share()
         most = max(gather_object([len(packs)])) if self._many() else len(packs)
         # Collective operations count on every rank doing the same number of backward passes.
         own = len(packs)
@@ -200,7 +194,7 @@ class Loop:
         sums = self._sum({"loss": total, **names})
         norms = self._guarded_norms(sums["loss"])
         for group in self.optimizer.param_groups:
-            group["lr"] = lr * group.get("lr_ratio", 1.0)
+            group["lr"] = share * group.get("base_lr", self.config.optim.lr)
             if group.get("norm", "grad_norm") in held:
                 # Of a gradient of zeros Adam would make a step of weight decay, and count it.
                 for parameter in group["params"]:
@@ -231,9 +225,10 @@ class Loop:
             found.setdefault(group.get("norm", "grad_norm"), []).extend(group["params"])
         return found
 
-    def _lr(self) -> float:
+    def _share(self) -> float:
+        """Of the learning rate, by the schedule, at the optimizer step to come."""
         total = self.stage.steps * self.stage.optimizer_steps
-        return learning_rate(self.config.optim, self.optimizer_step, total)
+        return schedule(self.config.optim, self.optimizer_step, total)
 
     def _sum(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Sums over ranks, in one reduction."""
@@ -261,11 +256,7 @@ class Loop:
         self.accelerator.log(metrics, step=step)
 
     def _save(self, step: int, stage_state: dict[str, Any]) -> None:
-        module, optimizer, options = self.module, self.optimizer.optimizer, self._options()
-        state = {"model": get_model_state_dict(module, options=options)}
-        # Before the first step there are no moments, and asking for them would count a step.
-        if optimizer.state:
-            state["optimizer"] = get_optimizer_state_dict(module, optimizer, options=options)
+        state = captured(self.module, self.optimizer.optimizer, many=self._many())
         if self.accelerator.is_main_process:
             self.checkpoints.save(
                 step,
@@ -287,25 +278,10 @@ class Loop:
         if found is None:
             return 0
         state, manifest = found
-        module, optimizer, options = self.module, self.optimizer.optimizer, self._options()
-        set_model_state_dict(module, state["model"], options=options)
-        if "optimizer" in state:
-            set_optimizer_state_dict(module, optimizer, state["optimizer"], options=options)
-            # It makes moments, one step old, for parameters that were held and have none.
-            for name, parameter in self.accelerator.unwrap_model(module).named_parameters():
-                if name not in state["optimizer"]["state"]:
-                    optimizer.state.pop(parameter, None)
+        put_back(state, self.module, self.optimizer.optimizer, many=self._many())
         self.stage.load_state(manifest["stage"])
         self.optimizer_step = manifest["optimizer_step"]
         return manifest["step"]
-
-    def _options(self) -> StateDictOptions:
-        return StateDictOptions(
-            full_state_dict=True,
-            cpu_offload=self._many(),
-            ignore_frozen_params=True,
-            strict=False,
-        )
 
 
 def _filler(columns: tuple[str, ...]) -> Pack:

@@ -11,17 +11,19 @@ from torch import nn
 from align.config import Optim
 
 
-def learning_rate(optim: Optim, step: int, total: int) -> float:
-    """The rate of optimizer step `step` (0-based) of `total`: linear warm-up, then the schedule."""
+def schedule(optim: Optim, step: int, total: int) -> float:
+    """Share of the rate at optimizer step `step` (0-based) of `total`: linear warm-up, then the
+    schedule.
+    """
     warmup = optim.warmup * total
     if step < warmup:
-        return optim.lr * (step + 1) / (warmup + 1)
-    share = (step - warmup) / max(1.0, total - warmup)
+        return (step + 1) / (warmup + 1)
+    passed = min(1.0, (step - warmup) / max(1.0, total - warmup))
     if optim.schedule == "cosine":
-        return optim.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+        return 0.5 * (1 + math.cos(math.pi * passed))
     if optim.schedule == "linear":
-        return optim.lr * (1 - min(1.0, share))
-    return optim.lr
+        return 1 - passed
+    return 1.0
 
 
 def adamw(
@@ -33,7 +35,7 @@ def adamw(
     """
     apart = {id(parameter) for parameter in critic}
     groups = []
-    for norm, ratio in (("grad_norm", 1.0), ("grad_norm/critic", critic_lr / (optim.lr or 1.0))):
+    for norm, rate in (("grad_norm", optim.lr), ("grad_norm/critic", critic_lr)):
         mine = [
             parameter
             for parameter in module.parameters()
@@ -43,7 +45,7 @@ def adamw(
             ([p for p in mine if p.ndim >= 2], optim.weight_decay),
             ([p for p in mine if p.ndim < 2], 0.0),
         ):
-            group = {"weight_decay": decay, "lr_ratio": ratio, "norm": norm}
+            group = {"weight_decay": decay, "base_lr": rate, "norm": norm}
             groups.append({"params": parameters} | group)
     groups = [group for group in groups if group["params"]]
     return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps)

@@ -23,7 +23,7 @@ class Mixture:
 
     sources: (share, source) pairs, shares of any positive scale. size: rows (None: as many as there
     are before a source runs out). repeat: a source that runs out starts again, in a new order.
-    seed: the order within each source (None: as it gives them). kind: name of a column that tells
+    seed: the order within each source (None: as it gives them). origin: name of a column that tells
     each row's source (None: no such column).
     """
 
@@ -31,7 +31,7 @@ class Mixture:
     size: int | None = None
     seed: int | None = 0
     repeat: bool = False
-    kind: str | None = None
+    origin: str | None = None
 
     def __post_init__(self) -> None:
         if not self.sources:
@@ -72,7 +72,7 @@ class Mixture:
                 self._may_repeat(chosen, len(tables[chosen]), len(mixed))
                 orders[chosen] = self._order(chosen, turn, len(tables[chosen]))
             row = tables[chosen][orders[chosen][position]]
-            mixed.append(row | {self.kind: self.sources[chosen][1].name} if self.kind else row)
+            mixed.append(row | {self.origin: self.sources[chosen][1].name} if self.origin else row)
             taken[chosen] += 1
         return dataset(mixed)
 

@@ -208,7 +208,9 @@ class Expected:
         ]
         returns, values = flat(self.returns), flat(self.old.values)
         mean = sum(returns) / len(returns)
-        left = sum((r - v) ** 2 for r, v in zip(returns, values, strict=True))
+        gaps = [r - v for r, v in zip(returns, values, strict=True)]
+        bias = sum(gaps) / len(gaps)
+        left = sum((gap - bias) ** 2 for gap in gaps)
         return {
             "kl": sum(k1) / len(k1),
             "kl/sequence": sum(k1) / len(self.rewards),
@@ -227,8 +229,8 @@ class Expected:
         for i, completion in enumerate(self.rollout.completions):
             for t in range(len(completion)):
                 old, new = self.old.logprobs[i][t], now.logprobs[i][t]
-                loss, clipped = self._surrogate(new - old, self.advantages[i][t])
-                loss *= self._correction(i, t)
+                advantage = self.advantages[i][t] * self._correction(i, t)
+                loss, clipped = self._surrogate(new - old, advantage)
                 if config.kl == "loss":
                     gap = self.reference.logprobs[i][t] - new
                     loss += self.beta * (math.exp(gap) - 1 - gap)

@@ -155,7 +155,8 @@ def test_a_data_set_with_nothing_left_is_an_error(folder):
 
 def test_two_processes_train_what_one_trains(tmp_path):
     """17 rows in batches of 8: the last is one row, which the first process takes."""
-    one, _ = ours.check_two_processes("kto", tmp_path, "--epochs", str(17 / 80))
+    more = ["--undesirable-weight", "0.1", "--optim.lr", "1e-2"]  # the reference point leaves 0
+    one, _ = ours.check_two_processes("kto", tmp_path, "--epochs", str(17 / 80), *more)
     rows = runs.rows(one / "metrics.jsonl")
     assert len(rows) == 3
     assert {"kl", "margin", "chosen", "rejected"} <= rows[0].keys()

@@ -39,6 +39,7 @@ LAYERS = (
         "align.report",
         "align.rollout",
         "align.scorer",
+        "align.state",
         "align.text_scorer",
     ),
     ("align.evaluate", "align.stages"),

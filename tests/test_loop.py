@@ -13,9 +13,10 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from align import optim
 from align.config import Checkpoints, Optim
 from align.loop import Batch, NonFiniteError
-from align.optim import adamw, learning_rate
+from align.optim import adamw
 from align.packing import Completion, Group, pack
 
 LR = 8e-3
@@ -36,15 +37,16 @@ LR = 8e-3
         ("cosine", 0.25, [4, 8, 6, 2]),
     ],
 )
-def test_learning_rate(schedule, warmup, expected):
-    optim = Optim(lr=LR, schedule=schedule, warmup=warmup)
-    rates = [learning_rate(optim, step, 4) * 1e3 for step in range(4)]
+def test_schedule(schedule, warmup, expected):
+    """Thousandths of a rate of 0.008, at four steps."""
+    values = Optim(lr=LR, schedule=schedule, warmup=warmup)
+    rates = [optim.schedule(values, step, 4) * LR * 1e3 for step in range(4)]
     assert rates == pytest.approx(expected, rel=1e-8)
 
 
 def test_a_rate_is_never_negative():
     for schedule in ("linear", "cosine"):
-        assert learning_rate(Optim(lr=LR, schedule=schedule), 9, 4) == pytest.approx(0, abs=1e-12)
+        assert optim.schedule(Optim(lr=LR, schedule=schedule), 9, 4) == pytest.approx(0, abs=1e-12)
 
 
 def test_weight_decay_spares_norms_and_biases():

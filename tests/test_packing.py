@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn.attention.flex_attention import create_mask
 
-from align.packing import Completion, Group, Pack, least_tokens, pack
 from align.backbone import _block_mask
+from align.packing import Completion, Group, Pack, least_tokens, pack
 
 
 def group(prompt, *completions):

@@ -385,9 +385,9 @@ def test_the_parts_that_adamw_is_given(folder):
         assert len(of) == len(trained)
         for name, parameter in trained.items():
             mine = name.startswith(("scorer.", "head.")) or f".{CRITIC}." in name
-            ratio, norm = (3.0, "grad_norm/critic") if mine else (1.0, "grad_norm")
+            expected = (3e-3, "grad_norm/critic") if mine else (1e-3, "grad_norm")
             group = of[id(parameter)]
-            assert (group["lr_ratio"], group["norm"]) == (pytest.approx(ratio), norm), (kind, name)
+            assert (group["base_lr"], group["norm"]) == expected, (kind, name)
 
 
 # What must not pass in silence.

@@ -125,12 +125,14 @@ def check_equal(stage, reference):
 def test_killed_at_random_moments_runs_end_with_the_weights_of_the_uninterrupted_one(
     kind, made, uninterrupted, tmp_path
 ):
-    """Each moment lies in its own part of the run, loading at its start and export at its end."""
+    """Each moment lies in its own part of the run's second half, from the end of loading, which
+    takes the first, to the export.
+    """
     whole = uninterrupted(kind)
     chance = random.Random(f"20261120 {kind}")
     resumed_after = []
     for i in range(KILLS):
-        moment = whole.seconds * 0.95 * (i + chance.random()) / KILLS
+        moment = whole.seconds * (0.45 + 0.5 * (i + chance.random()) / KILLS)
         codes = [0]
         while codes == [0]:  # an idle machine may let a run end before its moment
             shutil.rmtree(tmp_path / str(i), ignore_errors=True)

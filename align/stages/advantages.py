@@ -55,30 +55,31 @@ def whiten(packs: Sequence[Pack], context: Context) -> None:
 
 def critic_figures(packs: Sequence[Pack], context: Context) -> dict[str, float]:
     """KL to the reference, what the critic said and what came, over all processes."""
-    kl = value = returns = squares = errors = 0.0
+    kl = value = returns = squares = wrong = 0.0
     for one in packs:
         columns = one.columns
         kl += float(k1(policy=columns["old"], reference=columns["reference"]).sum())
-        value += float(columns["value"].sum())
+        value += float(columns["value"].double().sum())
         returns += float(columns["return"].double().sum())
         squares += float(columns["return"].double().square().sum())
-        errors += float((columns["return"] - columns["value"]).double().square().sum())
-    kl, value, returns, squares, errors, tokens, sequences = context.total(
+        wrong += float((columns["return"] - columns["value"]).double().square().sum())
+    kl, value, returns, squares, wrong, tokens, sequences = context.total(
         kl,
         value,
         returns,
         squares,
-        errors,
+        wrong,
         sum(len(one.target) for one in packs),
         sum(one.sequences for one in packs),
     )
     spread = squares - returns**2 / tokens
+    left = wrong - (returns - value) ** 2 / tokens  # a constant error is no part of the variance
     return {
         "kl": kl / tokens,
         "kl/sequence": kl / sequences,
         "value": value / tokens,
         "return": returns / tokens,
-        "explained_variance": 1 - errors / spread if spread > 0 else 0.0,
+        "explained_variance": 1 - left / spread if spread > 0 else 0.0,
     }
 
 

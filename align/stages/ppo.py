@@ -120,6 +120,9 @@ class PpoStage(RolloutStage):
         config, columns = self.config, pack.columns
         policy, entropy, values = self.context.module(pack)
         old, advantage = columns["old"], columns["advantage"]
+        correction = self.correction(old, pack, pack.lengths())
+        if correction is not None:
+            advantage = advantage * correction
         value = value_loss(
             values,
             returns=columns["return"],
@@ -134,9 +137,6 @@ class PpoStage(RolloutStage):
         else:
             bounds = {"epsilon_low": config.eps_low, "epsilon_high": config.eps_high}
             surrogate = clipped_surrogate(log_ratio, advantage=advantage, **bounds)
-        correction = self.correction(old, pack, pack.lengths())
-        if correction is not None:
-            surrogate = surrogate * correction
         if config.kl == "loss" and self.beta:
             surrogate = surrogate + kl_penalty(
                 policy=policy, reference=columns["reference"], beta=self.beta

@@ -1,8 +1,8 @@
 """REINFORCE (Williams 1992): whole episodes, and every action is as good as what came after it.
 
 The rewards-to-go of the batch are centred and scaled (without that CartPole, whose rewards are all
-positive, needs about three times as many episodes); nothing is learned but the policy. There is no
-critic to say what a truncated episode would still have earned, so it counts as what it was.
+positive, needs more episodes); nothing is learned but the policy. There is no critic to say what a
+truncated episode would still have earned, so it counts as what it was.
 """
 
 from control.agents import Policy

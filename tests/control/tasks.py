@@ -1,5 +1,6 @@
-"""The two tasks, how each is judged, and the settings that PPO solves them with."""
+"""The two tasks from a seeded start, how each is judged, and what PPO solves them with."""
 
+import torch
 from control.agents import Critic, DiscretePolicy, GaussianPolicy, Policy
 from control.environments import Environments, mean_return
 
@@ -31,6 +32,7 @@ PPO_PENDULUM = PPO_CARTPOLE | {
 def cartpole(
     *, count: int, max_episode_steps: int | None = None
 ) -> tuple[Environments, DiscretePolicy, Critic]:
+    torch.manual_seed(SEED)
     environments = Environments(
         "CartPole-v1", count=count, seed=SEED, max_episode_steps=max_episode_steps
     )
@@ -38,6 +40,7 @@ def cartpole(
 
 
 def pendulum() -> tuple[Environments, GaussianPolicy, Critic]:
+    torch.manual_seed(SEED)
     environments = Environments("Pendulum-v1", count=8, seed=SEED)
     policy = GaussianPolicy(observation_size=3, action_size=1)
     return environments, policy, Critic(observation_size=3)

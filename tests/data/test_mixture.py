@@ -67,7 +67,7 @@ def test_a_source_that_runs_out_is_an_error_or_starts_again_in_a_new_order():
 
 
 def test_columns_are_united_with_nulls_and_the_kind_names_the_source():
-    rows = Mixture(sources=((1, A), (1, B)), size=4, seed=None, kind="origin").rows()
+    rows = Mixture(sources=((1, A), (1, B)), size=4, seed=None, origin="origin").rows()
     assert rows["a"] == [0, None, 1, None]
     assert rows["b"] == [None, 0, None, 1]
     assert rows["origin"] == ["a", "b", "a", "b"]
