@@ -20,7 +20,6 @@ from transformers import PreTrainedModel
 
 from align.config import Lora
 from align.folder import identity, write_json
-from align.locate import Located
 from align.lora import TRAINED, activate, active_adapters, adapted_layers, add_lora
 from align.models import ModelError
 
@@ -53,6 +52,11 @@ def found(model_path: str) -> Adapters | None:
     if not (folder / ABOUT).is_file():
         return None
     about = json.loads((folder / ABOUT).read_text())
+    if not Path(about["base"]).is_dir():
+        raise ModelError(
+            f"the adapters in {folder} were trained on {about['base']}, which is gone; put it "
+            "back, or start from the merged model with --lora.base merge"
+        )
     if weights_of(about["base"]) != about["weights"]:
         raise ModelError(
             f"the adapters in {folder} were trained on {about['base']}, which has other weights "
@@ -61,9 +65,15 @@ def found(model_path: str) -> Adapters | None:
     return Adapters(folder=folder, base=about["base"], names=tuple(about["names"]))
 
 
+def same(one: Path, other: Path) -> bool:
+    """Whether two adapter folders hold the same adapter."""
+    files = [folder / "adapter_model.safetensors" for folder in (one, other)]
+    return one == other or files[0].read_bytes() == files[1].read_bytes()
+
+
 def weights_of(path: str) -> str:
     """What tells a base's weights from others'."""
-    return identity(Located(kind="folder", path=path))
+    return identity(path)
 
 
 def stacked(model_path: str) -> Adapters:
@@ -83,9 +93,12 @@ def save_adapters(
     """Every active adapter; the one that was trained is called `name`, and goes with the layer
     `head`.
     """
-    names = []
+    names: list[str] = []
     for adapter in active_adapters(model):
-        names.append(name if adapter == TRAINED else adapter)
+        wanted, count = name if adapter == TRAINED else adapter, 1
+        while (free := wanted if count == 1 else f"{wanted}-{count}") in names:
+            count += 1  # a stage stacked on one of its own name
+        names.append(free)
         into = folder / names[-1]
         into.mkdir(parents=True, exist_ok=True)
         config = model.peft_config[adapter]
@@ -100,7 +113,8 @@ def save_adapters(
             {key: tensor.contiguous().cpu() for key, tensor in state.items()},
             into / "adapter_model.safetensors",
         )
-    write_json(folder / ABOUT, {"base": base, "weights": weights_of(base), "names": names})
+    about = {"base": str(Path(base).resolve()), "weights": weights_of(base), "names": names}
+    write_json(folder / ABOUT, about)
 
 
 def put_on(model: PreTrainedModel, adapters: Adapters, *, name: str, active: bool) -> Tensor | None:

@@ -18,9 +18,10 @@ import tyro
 
 from align import folder, recipe
 from align.cli import Run, fail, parse
-from align.config import Evaluation, Stage
+from align.config import Evaluation, RewardModel, Stage
 from align.locate import MissingError, locate
 from align.recipe import Recipe
+from align.references import references
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 ACCELERATE = Path(__file__).resolve().parent.parent / "recipes" / "accelerate"
@@ -54,10 +55,9 @@ def main(doc: str) -> None:
             names = ", ".join(stage.name for stage in found.stages)
             fail(f"recipe {run.recipe} has no stage called {run.stage!r} (there are: {names})")
     overridden = _overrides([_field(stage.name) for stage in found.stages] + ["evaluation"])
-    try:
-        locate(stages[0].model, run.folder, recipe=run.recipe)
-    except MissingError as error:
-        fail(str(error))
+    missing = _missing(stages[0], run)
+    if missing is not None:
+        fail(missing[1])
     if run.check:
         _check(stages, run, overridden)
         return
@@ -75,7 +75,7 @@ def main(doc: str) -> None:
             print(f"{run.folder / stage.name} is complete, reused", flush=True)
         else:
             _run_stage(stage, run, [*overridden[_field(stage.name)], "--resume"])
-        if found.evaluation is not None:
+        if found.evaluation is not None and not isinstance(stage, RewardModel):  # it writes nothing
             flags = overridden["evaluation"]
             _evaluate(f"@{stage.name}", stage.name, run, config.evaluation, flags)
     _report(run)
@@ -84,12 +84,21 @@ def main(doc: str) -> None:
 def _check(stages: tuple[Stage, ...], run: ChainRun, overridden: dict[str, list[str]]) -> None:
     """Validate the stages whose model is there; the others' is still to be trained."""
     for stage in stages:
-        try:
-            locate(stage.model, run.folder, recipe=run.recipe)
-        except MissingError:
-            print(f"{stage.name} starts from {stage.model}, which is not there yet: not checked")
+        missing = _missing(stage, run)
+        if missing is not None:
+            print(f"{stage.name} needs {missing[0]}, which is not there yet: not checked")
             continue
         _run_stage(stage, run, [*overridden[_field(stage.name)], "--check"])
+
+
+def _missing(stage: Stage, run: ChainRun) -> tuple[str, str] | None:
+    """The first model that the stage needs and that is not there, with what to do."""
+    for reference in references(stage):
+        try:
+            locate(reference, run.folder, recipe=run.recipe)
+        except MissingError as error:
+            return reference, str(error)
+    return None
 
 
 def _as_config(found: Recipe) -> Any:

@@ -123,7 +123,7 @@ def _summary(
     return {
         "label": label,
         "model": located.path,
-        "weights": identity(located),
+        "weights": identity(located.path),
         "config": described(config),
         "data": config.data.name,
         "n": n,

@@ -21,7 +21,8 @@ from typing import Any
 from align.locate import Located
 from align.recipe import Recipe
 
-ENDS = 2**20  # bytes read at each end of a weight file
+# Of a weight file: every tensor of a model that was trained differs, so samples of it do.
+BLOCKS, BLOCK_BYTES = 256, 2**16
 
 
 class FolderError(RuntimeError):
@@ -102,25 +103,26 @@ def export(stage: Path, save: Callable[[Path], None], about: Callable[[Path], An
     write_json(stage / "done.json", about(final))
 
 
-def identity(located: Located) -> str:
-    """What tells a model's weights from others': their hash where a stage wrote them, a hash of
-    their files' sizes and ends where they are a folder, else where they are.
+def identity(path: str) -> str:
+    """What tells the weights in a folder from others': their hash where a stage wrote them, else a
+    hash of blocks all over the files; of what is no folder, its name.
     """
-    folder = Path(located.path)
+    folder = Path(path)
     done = folder.parent / "done.json"
-    if done.is_file():
+    if done.is_file() and folder.name == "model":
         return json.loads(done.read_text())["weights"]
     files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
     if not files:
-        return located.path
+        return path
     digest = hashlib.sha256()
     for file in files:
         size = file.stat().st_size
+        digest.update(f"{file.name} {size}".encode())
         with file.open("rb") as opened:
-            digest.update(f"{file.name} {size}".encode() + opened.read(ENDS))
-            opened.seek(max(0, size - ENDS))
-            digest.update(opened.read(ENDS))
-    return f"ends:{digest.hexdigest()}"
+            for block in range(BLOCKS):
+                opened.seek(block * size // BLOCKS)
+                digest.update(opened.read(BLOCK_BYTES))
+    return f"blocks:{digest.hexdigest()}"
 
 
 def evaluated(out: Path, label: str, config: Any, located: Located) -> bool:
@@ -128,7 +130,7 @@ def evaluated(out: Path, label: str, config: Any, located: Located) -> bool:
     path = out / "evaluations" / f"{label}.json"
     if not path.is_file():
         return False
-    asked = {"weights": identity(located), "config": described(config)}
+    asked = {"weights": identity(located.path), "config": described(config)}
     return asked.items() <= json.loads(path.read_text()).items()
 
 

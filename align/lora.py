@@ -94,8 +94,9 @@ def merged_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
         if "lora_" in name:
             continue
         if name in adapted:
-            for adapter in adapted[name].active_adapters:
-                tensor = tensor + adapted[name].get_delta_weight(adapter).to(tensor.dtype)
+            layer = adapted[name]
+            for adapter in (one for one in layer.active_adapters if one in layer.lora_A):
+                tensor = tensor + layer.get_delta_weight(adapter).to(tensor.dtype)
         yield name.replace(".base_layer.", "."), tensor.detach()
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from align.config import Grpo, Ppo, Rollouts, Stage
+from align.references import loading
 
 GIB = 2**30
 
@@ -30,6 +32,11 @@ def expected_memory(config: Stage, module: Any) -> str:
         measured = config.kl_every if isinstance(config, Grpo) else isinstance(config, Ppo)
         if (config.beta or measured) and not config.lora.rank:
             parts["reference"] = 4 * base
+        shared = isinstance(config, Ppo) and config.critic == "adapters"
+        judges = {reward.model for reward in loading(config.reward)} if not shared else set()
+        if judges:
+            files = [file for path in judges for file in Path(path).glob("*.safetensors")]
+            parts["reward models"] = sum(file.stat().st_size for file in files)
         if config.engine.kind == "vllm":
             parts["vLLM"] = 2 * base + round(config.engine.cpu_cache * GIB)
     listed = ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items())

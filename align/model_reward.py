@@ -39,6 +39,7 @@ class ModelReward(rewards.Reward):
     """
 
     name: ClassVar[str] = "model"
+    loads_model: ClassVar[bool] = True
     model: str
     reads: Literal["text", "answer"] = "text"
     label: str = "model"
@@ -66,15 +67,6 @@ def final_answer(text: str) -> str:
     if found:
         return found[-1].strip()
     return text.rpartition("</think>")[2].strip()
-
-
-def models_in(reward: Any) -> list[ModelReward]:
-    """Every reward model in a reward, however deep in weighted sums."""
-    if isinstance(reward, ModelReward):
-        return [reward]
-    if isinstance(reward, rewards.WeightedSum):
-        return [found for _, term in reward.terms for found in models_in(term)]
-    return []
 
 
 def placed(reward: Any, place: Callable[[str], str]) -> Any:

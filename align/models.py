@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
@@ -30,6 +31,7 @@ from align.locate import Located
 from align.lora import merged_weights
 
 log = logging.getLogger(__name__)
+NOT_READ = ["*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.onnx", "*.gguf", "original/*"]
 
 
 class ModelError(RuntimeError):
@@ -42,13 +44,15 @@ def cache_folder() -> Path:
 
 
 def ready(located: Located) -> str:
-    """What `from_pretrained` and vLLM load, a folder or hub id; converts GGUF, draws weights.
+    """The folder that `from_pretrained` and vLLM load; downloads, converts GGUF, draws weights.
 
     Before the process group is there: in one, transformers writes on its first rank alone, and a
     node whose cache is its own would be left with nothing. One process of a node does the work.
     """
-    if located.kind in ("folder", "hub"):
+    if located.kind == "folder":
         return located.path
+    if located.kind == "hub":
+        return snapshot_download(located.path, ignore_patterns=NOT_READ)
     source = Path(located.path)
     stamp = source if source.is_file() else source / "config.json"
     key = f"{stamp.resolve()}:{stamp.stat().st_size}:{stamp.stat().st_mtime_ns}"
@@ -128,6 +132,12 @@ def load_causal_lm(
     """Float32 weights (autocast computes in bf16); attention that takes packs: FlexAttention on
     CUDA, `align.attention` elsewhere. Raises ModelError for weights that cannot be read.
     """
+    kinds = load_config(path, trust_remote_code=trust_remote_code).architectures or []
+    if any(kind.endswith("ForSequenceClassification") for kind in kinds):
+        raise ModelError(
+            f"{path} is a classifier ({', '.join(kinds)}), such as a reward model: it writes no "
+            "text and cannot be a policy. Give a causal language model"
+        )
     return _load(AutoModelForCausalLM, path, device, trust_remote_code)
 
 

@@ -1,33 +1,25 @@
-"""Which models a stage names: its input, a critic's start, the reward models in its reward."""
+"""Which models a stage names: its input, a critic's start, the reward models in its reward.
+
+A reward that loads a model says so (`loads_model`), so that this module need not know it.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
+import rewards
 from align.config import Stage
 
 
 def references(stage: Stage) -> list[str]:
-    """Every model reference in a stage's configuration, its input first, each once.
-
-    Found by name: the fields `model` and `…_model` of the stage and of whatever values it holds, so
-    that a reward written elsewhere is seen too.
-    """
-    return list(dict.fromkeys(_found(stage)))
+    """Every model reference in a stage's configuration, its input first, each once."""
+    found = [stage.model, getattr(stage, "critic_model", "")]
+    found += [reward.model for reward in loading(getattr(stage, "reward", None))]
+    return list(dict.fromkeys(name for name in found if name))
 
 
-def _found(value: Any) -> list[str]:
-    if isinstance(value, (list, tuple)):
-        return [name for item in value for name in _found(item)]
-    if not dataclasses.is_dataclass(value) or isinstance(value, type):
-        return []
-    found: list[str] = []
-    for field in dataclasses.fields(value):
-        held = getattr(value, field.name)
-        named = field.name == "model" or field.name.endswith("_model")
-        if named and isinstance(held, str) and held:
-            found.append(held)
-        else:
-            found += _found(held)
-    return found
+def loading(reward: Any) -> list[Any]:
+    """The reward models in a reward, however deep in weighted sums."""
+    if isinstance(reward, rewards.WeightedSum):
+        return [found for _, term in reward.terms for found in loading(term)]
+    return [reward] if getattr(reward, "loads_model", False) else []

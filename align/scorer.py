@@ -66,6 +66,7 @@ class AdapterScorer:
     def __call__(self, pack: Pack) -> Tensor:
         """The score of each completion, float32 Tensor[sequences]."""
         host = self.host
+        host.eval()  # dropout is for training
         with using(host.model, *self.names):
             hidden = hidden_states(host.model, pack, plans=host.plans, autocast=host.autocast)
         return nn.functional.linear(hidden.index_select(0, pack.last).float(), self.head)[..., 0]

@@ -81,6 +81,8 @@ class TextScorer:
         except data.chat.RenderError:  # a sampled text may hold what a training row must not
             before = data.chat.prompt_ids(self.tokenizer, prompt)
             after = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+            stop = data.chat.stop_ids(self.tokenizer)
+            after.append(self.tokenizer.eos_token_id if plain else stop[0])
         return before, trimmed(after, self.pad) or [self.tokenizer.eos_token_id]
 
 

@@ -12,7 +12,10 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from align import adapters, models
 from align.config import Lora
-from align.lora import TRAINED, active_adapters, adapters_off, add_lora, merged_weights
+from align.lora import TRAINED, active_adapters, adapters_off, add_lora, merged_weights, using
+from align.packing import Completion, Group, pack
+from align.policy import Policy
+from align.scorer import AdapterScorer, Scorer
 
 IDS = torch.arange(5, 25)[None]
 RANK = ["--lora.rank", "4", "--optim.lr", "1e-2"]
@@ -112,6 +115,55 @@ def test_four_roles_on_one_base_see_the_scores_of_the_reward_model_apart(chain):
         assert mine["completion"] == theirs["completion"]
         assert mine["parts"]["model"] == pytest.approx(theirs["parts"]["model"], abs=1e-4)
     assert len({row["parts"]["model"] for row in one}) > 1
+
+
+def test_the_reward_on_a_shared_base_does_not_see_the_policy_move(chain):
+    """The policy's adapter far from where it began, the score is still that of a copy apart."""
+    reward = chain / "reward_model"
+    base = Policy(models.load_causal_lm(_folder(chain / "sft"), device="cpu"))
+    add_lora(base.model, Lora(rank=4))
+    found = adapters.found(_folder(reward))
+    head = adapters.put_on(base.model, found, name="reward_model", active=False)
+    for name, parameter in base.model.named_parameters():
+        if "lora_B.default" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    completions = [Completion(ids=[7, 8, 9]), Completion(ids=[10, 11])]
+    (one,) = pack([Group(prompt=[4, 5, 6], completions=completions)], token_budget=50)
+    apart = Scorer(models.load_classifier(_folder(reward), device="cpu"))
+    with torch.no_grad():
+        shared = AdapterScorer(base, found.names, head)(one)
+        torch.testing.assert_close(shared, apart(one), rtol=1e-4, atol=1e-5)
+        with using(base.model, TRAINED, "reward_model"):
+            mixed = AdapterScorer(base, (TRAINED, "reward_model"), head)(one)
+    assert (mixed - shared).abs().max() > 1e-3
+
+
+def test_adapters_of_different_layers_stack(chain):
+    """The export adds up what each layer has."""
+    out = chain.parent / "layers"
+    _run("sft", out, "--lora.target", "q_proj,v_proj")
+    _run("dpo", out, "--lora.base", "stack")
+    assert (out / "dpo" / "model" / "model.safetensors").is_file()
+
+
+def test_a_stage_stacked_on_one_of_its_own_name_keeps_both(chain):
+    first, second = chain.parent / "first", chain.parent / "second"
+    shutil.copytree(chain / "sft", first / "sft")
+    _run("dpo", first)
+    _run("dpo", second, "--lora.base", "stack", "--model", first / "dpo" / "model")
+    about = json.loads((second / "dpo" / "adapter" / "adapter.json").read_text())
+    assert about["names"] == ["dpo", "dpo-2"]
+    merged = AutoModelForCausalLM.from_pretrained(_folder(second / "dpo"))
+    found = adapters.stacked(_folder(second / "dpo"))
+    model = models.load_causal_lm(found.base, device="cpu")
+    for name in found.names:
+        adapters.put_on(model, found, name=name, active=True)
+    torch.testing.assert_close(_logits(model), _logits(merged), rtol=1e-4, atol=1e-5)
+
+
+def test_a_reward_model_is_no_policy(chain):
+    said = _run("dpo", chain, "--name", "odd", "--model", "@reward_model", expect=2)
+    assert "cannot be a policy" in said
 
 
 def test_a_stacked_reward_model_serves_a_stacked_policy(chain):

@@ -28,9 +28,9 @@ import rewards
 from align import models
 from align.config import Checkpoints, Compute, Engine, Grpo, Optim, RewardModel, Sampling
 from align.locate import locate
-from align.model_reward import ModelReward, final_answer, models_in, placed
+from align.model_reward import ModelReward, final_answer, placed
 from align.recipe import Recipe, RecipeError
-from align.references import references
+from align.references import loading, references
 from align.stages import Launch, run_stage
 from align.stages.rolled import RewardError
 
@@ -180,7 +180,7 @@ def test_in_a_weighted_sum(path):
     for score, mine, other in zip(scores, alone, repeated, strict=True):
         assert score.value == pytest.approx(0.5 * mine + 2.0 * other, rel=1e-6)
         assert score.parts["model"] == pytest.approx(mine)
-    assert models_in(both) == [reward_of(path)]
+    assert loading(both) == [reward_of(path)]
 
 
 def test_without_prompts_the_mistake_is_named(path):
@@ -358,5 +358,5 @@ def test_placed_reaches_into_sums(path):
     inner = rewards.WeightedSum(((1.0, reward_of("@rm")), (0.5, rewards.Repetition(n=1))))
     outer = rewards.WeightedSum(((1.0, inner), (3.0, reward_of("@other", label="other"))))
     found = placed(outer, lambda name: f"runs/{name[1:]}")
-    assert [each.model for each in models_in(found)] == ["runs/rm", "runs/other"]
-    assert [each.model for each in models_in(outer)] == ["@rm", "@other"]
+    assert [each.model for each in loading(found)] == ["runs/rm", "runs/other"]
+    assert [each.model for each in loading(outer)] == ["@rm", "@other"]

@@ -147,6 +147,12 @@ class Stage:
     trust_remote_code: bool = False
     """Runs code that ships with the model: only for models that you have read."""
 
+    def __post_init__(self) -> None:
+        plain = self.name.replace("-", "").replace("_", "").isalnum()
+        taken = self.name in ("default", "critic")  # what adapters are called while they train
+        require(plain and not taken, "name", self.name, "letters, digits, - and _, and neither "
+                "default nor critic")  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:

@@ -19,6 +19,7 @@ class Passes(Stage):
     """A row with a longer sequence is dropped, and counted, before the first step."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.batch > 0, "batch", self.batch, "at least 1")
         require(self.epochs > 0, "epochs", self.epochs, "above 0")
         require(self.max_tokens > 1, "max-tokens", self.max_tokens, "at least 2")

@@ -41,6 +41,7 @@ class Rollouts(Stage):
     """Completions a step written to samples.jsonl; 0: all."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("prompts", "samples", "minibatches", "iterations"):
             require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
         require(self.steps >= 0, "steps", self.steps, "at least 0")
@@ -113,7 +114,8 @@ class Ppo(Rollouts):
     beta: float = 0.05
     """Weight of that KL; the reference is the stage's input model."""
     kl_target: float = 0.0
-    """Nats a sequence that beta is halved or doubled towards; 0 leaves it."""
+    """Nats a sequence that beta is halved or doubled towards; 0 leaves it. A policy that has not
+    moved yet is below any target."""
     critic: Literal["separate", "shared", "adapters"] = "separate"
     """separate: a model of its own; shared: a head on the policy's trunk; adapters: LoRA adapters
     and a head on the policy's frozen base, one copy of it for all four roles."""
@@ -143,6 +145,18 @@ class Ppo(Rollouts):
             require(value >= 0, name.replace("_", "-"), value, "at least 0")
         for name in ("gamma", "lam"):
             require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
+        require(
+            not self.kl_target or self.beta > 0,
+            "kl-target",
+            self.kl_target,
+            "0 where --beta is 0, which doubles to 0",
+        )
+        require(
+            not self.steps or self.critic_warmup < self.steps,
+            "critic-warmup",
+            self.critic_warmup,
+            f"below --steps {self.steps}, or the policy never trains",
+        )
         shares = self.critic == "adapters"
         require(
             not shares or self.lora.rank > 0,

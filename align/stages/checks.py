@@ -7,12 +7,12 @@ from typing import Any
 
 import data
 from align import folder, models
-from align.config import Dpo, Passes, Ppo, Rollouts, Sft, Stage
+from align.config import Dpo, Passes, Rollouts, Sft, Stage
 from align.progress import console
 from align.stages.rolled import as_reward, judged, reward_columns
 
 # What the validator calls a stage's rows, where that is not the stage's own kind.
-ROWS: dict[type[Stage], data.validate.Kind] = {Dpo: "preference", Ppo: "grpo"}
+ROWS: dict[type[Stage], data.validate.Kind] = {Dpo: "preference"}
 
 
 def check_tracker(name: str) -> None:

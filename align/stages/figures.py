@@ -42,7 +42,8 @@ def rollout_figures(groups: Sequence[Rolled], context: Context) -> dict[str, flo
         for score, sample in zip(group.scores, group.samples, strict=True)
     ]
     rows = context.gathered(local)
-    dead = context.gathered([group.dead for group in groups])
+    # A completion alone has nothing to be compared with.
+    dead = context.gathered([group.dead for group in groups if len(group.samples) > 1])
     figures = {"reward": _mean(row["value"] for row in rows)}
     names = list(dict.fromkeys(name for row in rows for name in row["parts"]))
     figures |= {f"reward/{name}": _mean(row["parts"].get(name) for row in rows) for name in names}

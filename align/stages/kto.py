@@ -17,7 +17,7 @@ from torch import Tensor
 import data
 from align.config import Kto
 from align.loop import Batch
-from align.objectives.preference import kto_loss
+from align.objectives.preference import kto_loss, kto_reference_point
 from align.objectives.reduce import sequence_sum
 from align.packing import Completion, Group, Pack, pack
 from align.stages.base import PassStage
@@ -100,7 +100,7 @@ class KtoStage(PassStage):
 
     @torch.no_grad()
     def _reference_point(self, step: int) -> float:
-        """Mean log-ratio of the mismatched completions, over all processes, at least 0."""
+        """Of the mismatched completions of all processes."""
         first = self.places(step).start
         groups = []
         for i in self.context.share(list(range(len(self.places(step))))):
@@ -111,12 +111,13 @@ class KtoStage(PassStage):
             groups.append(Group(prompt=group.prompt, completions=[completion]))
         policy = self.context.policy
         policy.eval()
-        total = 0.0
+        found: list[float] = []
         for one in self._packed(groups):
             moved = one.to(self.context.accelerator.device)
-            total += float((policy(moved, entropy=False)[0] - moved.columns["reference"]).sum())
-        total, count = self.context.total(total, len(groups))
-        return max(0.0, total / count)
+            ratio = policy(moved, entropy=False)[0] - moved.columns["reference"]
+            found += sequence_sum(ratio, sequence=moved.sequence, lengths=moved.lengths()).tolist()
+        gathered = torch.tensor(self.context.gathered(found), dtype=torch.float64)
+        return float(kto_reference_point(gathered))
 
     def learned(self, metrics: dict[str, float]) -> None:
         """Implicit rewards are means over the rows of one label, not over all."""
@@ -139,8 +140,12 @@ class KtoStage(PassStage):
         mine = self.row(places[i])
         others = (self.row(places[i - back]) for back in range(1, len(places)))
         other = next((row for row in others if row != mine), (mine + 1) % len(self.rows))
-        completion = self.rows[other].completion
-        return Group(prompt=self.rows[mine].prompt, completions=[completion])
+        prompt, completion = self.rows[mine].prompt, self.rows[other].completion
+        # Each fits with its own; together they must not exceed what the model was made for.
+        room = max(1, self.config.max_tokens - len(prompt))
+        mask = completion.mask[:room] if completion.mask else None
+        cut = replace(completion, ids=completion.ids[:room], mask=mask)
+        return Group(prompt=prompt, completions=[cut])
 
     def _packed(self, groups: list[Group]) -> list[Pack]:
         return pack(

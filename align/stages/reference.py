@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from rich.progress import track
@@ -17,8 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from align.folder import identity
-from align.locate import Located
-from align.lora import adapters_off
+from align.lora import active_adapters, adapters_off
 from align.models import cache_folder
 from align.packing import Completion, Group, pack
 from align.progress import console
@@ -31,21 +32,26 @@ def reference_logprobs(
     groups: Sequence[Group], context: Context, *, token_budget: int
 ) -> list[list[Tensor]]:
     """For each group, for each completion, the log-prob of each of its *trained* tokens."""
-    file = (
-        cache_folder().parent / "reference" / f"{_key(groups, context, token_budget)}.safetensors"
-    )
+    key = _key(groups, context, token_budget)
+    file = cache_folder().parent / "reference" / f"{key}.safetensors"
     lengths = [[_trained(one) for one in group.completions] for group in groups]
-    if not file.is_file():
+    flat = _kept(file, context)
+    if flat is None:
         flat = _computed(groups, lengths, context, token_budget)
         if context.accelerator.is_main_process:
             file.parent.mkdir(parents=True, exist_ok=True)
-            partial = file.with_suffix(".partial")
+            partial = file.with_suffix(f".{os.getpid()}.partial")
             save_file({"logprobs": flat}, partial)
             partial.replace(file)
-    context.accelerator.wait_for_everyone()
-    flat = load_file(file)["logprobs"]
     pieces = iter(flat.split([length for group in lengths for length in group]))
     return [[next(pieces) for _ in group] for group in lengths]
+
+
+def _kept(file: Path, context: Context) -> Tensor | None:
+    """What the main process has on disk, if it has: one decides for all, on whatever machines."""
+    main = context.accelerator.is_main_process
+    found = load_file(file)["logprobs"] if main and file.is_file() else None
+    return context.gathered([found])[0]
 
 
 @torch.no_grad()
@@ -83,7 +89,13 @@ def _computed(
             split = logprobs.split(one.lengths().tolist())
             mine += zip(one.per_sequence("number").long().tolist(), split, strict=True)
     policy.train(was_training)
-    found = dict(context.gathered(mine))
+    # One tensor and its pieces' numbers: a piece is a view, and would be sent with all of its pack.
+    sent = ([number for number, _ in mine], torch.cat([torch.empty(0), *(one for _, one in mine)]))
+    long = [length for group in lengths for length in group]
+    found: dict[int, Tensor] = {}
+    for got, flat in context.gathered([sent]):
+        pieces = flat.split([long[number] for number in got])
+        found |= dict(zip(got, pieces, strict=True))
     return torch.cat([found[number] for number in sorted(found)])
 
 
@@ -102,9 +114,15 @@ def _trained(completion: Completion) -> int:
 
 def _key(groups: Sequence[Group], context: Context, token_budget: int) -> str:
     """Over the weights and everything else that the numbers depend on, to the last bit."""
-    weights = identity(Located(kind="folder", path=context.model_path))
+    weights = identity(context.model_path)
     digest = hashlib.sha256(weights.encode())
-    how = [str(context.policy.autocast), context.padded, token_budget, torch.__version__]
+    how = [
+        active_adapters(context.policy.model),
+        str(context.policy.autocast),
+        context.padded,
+        token_budget,
+        torch.__version__,
+    ]
     how.append(str(context.accelerator.device.type))
     digest.update(json.dumps(how).encode())
     for group in groups:

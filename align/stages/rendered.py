@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from align.stages.context import Context
 from data.chat import Rendered
 
 Row = TypeVar("Row")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +51,10 @@ def pairs(rows: Any, config: Passes, context: Context, *, pad: int | None = None
     render = _renderer(context)
     found = []
     for i, row in enumerate(rows):
-        prompt, chosen = render(row, "chosen")
-        other, rejected = render(row, "rejected")
+        both = [render(row, column) for column in ("chosen", "rejected")]
+        if None in both:
+            continue
+        (prompt, chosen), (other, rejected) = both
         if prompt != other:
             raise data.RowError(
                 row=i, column="rejected", expected="an answer to the prompt of chosen",
@@ -60,6 +64,7 @@ def pairs(rows: Any, config: Passes, context: Context, *, pad: int | None = None
             chosen, rejected = _read_part(chosen, pad), _read_part(rejected, pad)
         margin = float(row["margin"]) if getattr(config, "margin", False) else 0.0
         found.append(Pair(prompt=prompt, chosen=chosen, rejected=rejected, margin=margin))
+    _say_unrendered(context, len(rows) - len(found), len(rows))
     alike = [pair for pair in found if list(pair.chosen.ids) == list(pair.rejected.ids)]
     empty = [pair for pair in found if not pair.chosen.ids or not pair.rejected.ids]
     useless = [id(pair) for pair in alike + empty]
@@ -75,8 +80,10 @@ def labelled(rows: Any, config: Passes, context: Context) -> list[Labelled]:
     render = _renderer(context)
     found = []
     for row in rows:
-        prompt, completion = render(row, "completion")
-        found.append(Labelled(prompt=prompt, completion=completion, label=row["label"]))
+        if (rendered := render(row, "completion")) is not None:
+            prompt, completion = rendered
+            found.append(Labelled(prompt=prompt, completion=completion, label=row["label"]))
+    _say_unrendered(context, len(rows) - len(found), len(rows))
     return within(found, config, context, lambda row: len(row.prompt) + len(row.completion.ids))
 
 
@@ -96,12 +103,27 @@ def within(
     return kept
 
 
-def _renderer(context: Context) -> Callable[[Mapping[str, Any], str], tuple[list[int], Completion]]:
-    def render(row: Mapping[str, Any], column: str) -> tuple[list[int], Completion]:
+def _renderer(
+    context: Context,
+) -> Callable[[Mapping[str, Any], str], tuple[list[int], Completion] | None]:
+    """Renders one column of a row; None where the chat template cannot, as of a text that holds the
+    token that ends a turn: public sets written by models have some.
+    """
+
+    def render(row: Mapping[str, Any], column: str) -> tuple[list[int], Completion] | None:
         asked = {"prompt": row["prompt"], "completion": row[column]}
-        return split(data.chat.render(context.tokenizer, asked))
+        try:
+            return split(data.chat.render(context.tokenizer, asked))
+        except data.chat.RenderError as error:
+            log.info("left out: %s", error)
+            return None
 
     return render
+
+
+def _say_unrendered(context: Context, count: int, rows: int) -> None:
+    if count:
+        _say(context, f"dropped {count:,} of {rows:,} rows that the chat template cannot render")
 
 
 def _read_part(completion: Completion, pad: int) -> Completion:

@@ -37,7 +37,11 @@ class RewardModelStage(PassStage):
 
     def __init__(self, config: RewardModel, context: Context, rows: Any) -> None:
         pad = context.model.config.get_text_config().pad_token_id
-        kept, self.heldout = _held_out(pairs(rows, config, context, pad=pad), config)
+        found = pairs(rows, config, context, pad=pad)
+        kept, self.heldout = _held_out(found, config)
+        shared = len(found) - len(kept) - len(self.heldout)
+        if shared and context.accelerator.is_main_process:
+            console.print(f"dropped {shared:,} pairs with an answer that is also kept out")
         super().__init__(config, context, kept)
 
     def arithmetic(self) -> dict[str, str]:

@@ -6,30 +6,33 @@ from transformers import PreTrainedTokenizerBase
 
 from align import adapters, models
 from align.config import Ppo, Rollouts
-from align.model_reward import attach, models_in
+from align.model_reward import attach
 from align.policy import Policy
+from align.references import loading
 from align.scorer import AdapterScorer
 from align.text_scorer import TextScorer
 
 
 def check_reward_models(config: Rollouts, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raises ModelError for one that is none, or that has another tokenizer without saying so."""
-    for reward in models_in(config.reward):
+    for reward in loading(config.reward):
         models.check_classifier(reward.model)
         if not reward.own_tokenizer:
             models.check_same_tokenizer(tokenizer, path=reward.model)
 
 
-def share_base(config: Ppo, policy: Policy, path: str, tokenizer: PreTrainedTokenizerBase) -> None:
+def share_base(
+    config: Ppo, policy: Policy, path: str, tokenizer: PreTrainedTokenizerBase, *, padded: bool
+) -> None:
     """Put the reward models' adapters on the policy's base, so that memory holds it once.
 
-    path: the policy's input. Raises ModelError for a reward model without adapters, or with
-    adapters of another base: added to this one they would score something else.
+    path: the policy's input. padded: its packs are. Raises ModelError for a reward model without
+    adapters, or with adapters of another base: added to this one they would score something else.
     """
     below = adapters.stacked(path) if config.lora.base == "stack" else None
     base = below.base if below else path
-    on = set(below.names if below else ())
-    for reward in models_in(config.reward):
+    on = {name: below.folder / name for name in below.names} if below else {}
+    for reward in {reward.model: reward for reward in loading(config.reward)}.values():
         found = adapters.found(reward.model)
         if found is None or adapters.weights_of(found.base) != adapters.weights_of(base):
             raise models.ModelError(
@@ -41,17 +44,22 @@ def share_base(config: Ppo, policy: Policy, path: str, tokenizer: PreTrainedToke
         for name in found.names:
             if name not in on:
                 head = adapters.put_on(policy.model, found, name=name, active=False)
-                on.add(name)
+                on[name] = found.folder / name
+            elif not adapters.same(on[name], found.folder / name):
+                raise models.ModelError(
+                    f"two different adapters are called {name}: {on[name]} and "
+                    f"{found.folder / name}; give the stages different names"
+                )
         if head is None:
             raise models.ModelError(f"the adapters beside {reward.model} have no score head")
-        config_ = models.load_config(reward.model)
+        pad = models.load_config(reward.model).get_text_config().pad_token_id
         attach(
             reward.model,
             TextScorer(
                 AdapterScorer(policy, found.names, head),
                 tokenizer,
-                pad=config_.get_text_config().pad_token_id,
+                pad=pad,
                 token_budget=reward.token_budget,
-                padded=config.compute.layout == "padded",
+                padded=padded,
             ),
         )

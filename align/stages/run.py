@@ -23,11 +23,12 @@ from align.config import Dpo, Grpo, Kto, Ppo, RewardModel, Rollouts, Sft, Stage
 from align.locate import Located
 from align.loop import Loop, NonFiniteError
 from align.memory import expected_memory
-from align.model_reward import models_in, placed
+from align.model_reward import placed
 from align.optim import adamw
 from align.policy import Policy
 from align.probe import why_not_packed
 from align.progress import console
+from align.references import loading
 from align.rollout import EngineError
 from align.rollout.build import build
 from align.scorer import Scorer
@@ -91,19 +92,19 @@ def run_stage(config: Stage, located: Mapping[str, Located], launch: Launch) -> 
         torch.set_num_threads(config.compute.threads)
     stage_folder = launch.out / config.name
     described = folder.described(config)
-    inputs = {name: folder.identity(found) for name, found in located.items()}
+    paths = {name: models.ready(found) for name, found in located.items()}
+    inputs = {name: folder.identity(path) for name, path in paths.items()}
     if launch.resume:
         folder.check_unchanged(stage_folder, config, inputs)
         if folder.is_done(stage_folder):
             console.print(f"{stage_folder} is complete already; delete it to train again")
             return
     check_tracker(launch.report_to)
-    paths = {name: models.ready(found) for name, found in located.items()}
     if isinstance(config, Rollouts):
         reward = placed(config.reward, lambda name: paths[name])
         config = dataclasses.replace(config, reward=reward)
     rows = checked_rows(config)
-    if isinstance(config, Rollouts) and not models_in(config.reward):
+    if isinstance(config, Rollouts) and not loading(config.reward):
         check_reward(config, rows)
     if not launch.check:
         folder.prepare(stage_folder, resume=launch.resume)
@@ -134,15 +135,16 @@ def _train(
         config, path, tokenizer, device=accelerator.device, critic_path=critic_path
     )
     check_context(config, module.model)
-    if isinstance(config, Rollouts) and models_in(config.reward):
-        check_reward_models(config, tokenizer)
-        if isinstance(config, Ppo) and config.critic == "adapters":
-            share_base(config, module.policy, path, tokenizer)
-        check_reward(config, rows)
     padded = config.compute.layout == "padded"
     reason = None if padded else _why_not_packed(module, config)
     if reason and accelerator.is_main_process:
         console.print(f"padded batches instead of shared-prefix packs: {reason}")
+    padded = padded or reason is not None
+    if isinstance(config, Rollouts) and loading(config.reward):
+        check_reward_models(config, tokenizer)
+        if isinstance(config, Ppo) and config.critic == "adapters":
+            share_base(config, module.policy, path, tokenizer, padded=padded)
+        check_reward(config, rows)
     apart = list(module.critic_parameters()) if isinstance(module, ActorCritic) else []
     rate = config.critic_lr if isinstance(config, Ppo) else 0.0
     optimizer = adamw(module, config.optim, critic=apart, critic_lr=rate)
@@ -152,7 +154,7 @@ def _train(
         module=wrapped,
         tokenizer=tokenizer,
         model_path=path,
-        padded=padded or reason is not None,
+        padded=padded,
         folder=stage_folder,
     )
     stage = _stage(config, context, rows, launch)
