@@ -45,7 +45,9 @@ class Scorer(nn.Module):
 
     def read(self, states: Tensor) -> Tensor:
         """The head's number for each state, [...] of states [..., H], in float32."""
-        return nn.functional.linear(states.float(), self.model.score.weight.float())[..., 0]
+        head = self.model.score
+        bias = None if head.bias is None else head.bias.float()
+        return nn.functional.linear(states.float(), head.weight.float(), bias)[..., 0]
 
 
 class AdapterScorer:
