@@ -13,7 +13,7 @@ import tiny
 import torch
 import trl_peer
 from datasets import Dataset
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl_peer import Rollout
 
 import data
@@ -135,9 +135,14 @@ def look(stage, rollout, *, reference=False) -> Seen:
     reference: of the stage's reference model instead, which has no values.
     """
     actor_critic = stage.context.unwrapped
-    language = copy.deepcopy(stage.reference.model if reference else actor_critic.model).double()
     scorer = copy.deepcopy(actor_critic.scorer)
-    trunk = scorer.model.double().model if scorer else language.model
+    if stage.config.lora.rank:
+        language = merged(stage, None if reference else "default")
+        trunk = merged(stage, "critic").model
+    else:
+        own = stage.reference.model if reference else actor_critic.model
+        language = copy.deepcopy(own).double()
+        trunk = scorer.model.double().model if scorer else language.model
     head = scorer.model.score.weight if scorer else actor_critic.head.weight.double()
     seen = Seen(logprobs=[], entropies=[], values=[])
     for prompt, completion in zip(rollout.prompts, rollout.completions, strict=True):
@@ -152,6 +157,22 @@ def look(stage, rollout, *, reference=False) -> Seen:
         states = trunk(input_ids=ids).last_hidden_state[0, span]
         seen.values.append([float(state @ head[0]) for state in states])
     return seen
+
+
+@torch.no_grad()
+def merged(stage, adapter):
+    """The stage's input in float64, without adapters of its own, plus one adapter's B A by hand."""
+    model = AutoModelForCausalLM.from_pretrained(stage.context.model_path).double()
+    if adapter is None:
+        return model
+    state = dict(stage.context.model.named_parameters())
+    scale = stage.config.lora.alpha / stage.config.lora.rank
+    for name, weight in model.named_parameters():
+        stem = name.removesuffix(".weight")
+        if f"{stem}.lora_A.{adapter}.weight" in state:
+            a, b = (state[f"{stem}.lora_{side}.{adapter}.weight"].double() for side in "AB")
+            weight += scale * b @ a
+    return model
 
 
 @dataclass(kw_only=True)

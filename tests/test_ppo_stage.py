@@ -39,6 +39,7 @@ CASES = {
     "constant length": {"reduction": "dr_grpo"},
     "token mean": {"reduction": "bnpo"},
     "shared": {"critic": "shared", "entropy": 0.01},
+    "adapters": {"critic": "adapters", "lora": Lora(rank=2, alpha=32.0), "entropy": 0.01},
     "temperature": {"temperature": 0.7},
 }  # fmt: skip
 
