@@ -7,6 +7,7 @@ stage's input, and so the reference.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -37,7 +38,10 @@ def add_lora(model: PreTrainedModel, lora: Lora, *, name: str = TRAINED, head: s
         exclude_modules=[head] if head else None,
         task_type="SEQ_CLS" if head else "CAUSAL_LM",
     )
-    inject_adapter_in_model(config, model, adapter_name=name)
+    with warnings.catch_warnings():
+        # Several adapters on one model are what is wanted.
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+        inject_adapter_in_model(config, model, adapter_name=name)
     for parameter_name, parameter in model.named_parameters():
         mine = f".{name}." in parameter_name or parameter_name == f"{head}.weight"
         parameter.requires_grad_(mine or (not first and parameter_name in trained))

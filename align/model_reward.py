@@ -49,6 +49,10 @@ class ModelReward(rewards.Reward):
     precision: Literal["bf16", "fp32"] = "bf16"
     own_tokenizer: bool = False
 
+    def __post_init__(self) -> None:
+        if self.reads not in ("text", "answer"):
+            raise ValueError(f"reads={self.reads!r} must be 'text' or 'answer'")
+
     def score(self, completions: Sequence[Any], **columns: Any) -> list[rewards.Score]:
         prompts = column("prompts", len(completions), columns, reward=self.label)
         texts = [text_of(completion) for completion in completions]

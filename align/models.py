@@ -6,6 +6,8 @@ import hashlib
 import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,8 @@ def load_causal_lm(
 
 def check_classifier(path: str, *, trust_remote_code: bool = False) -> None:
     """Raises ModelError unless it is a reward model: a sequence classifier with one label."""
+    if not Path(path).is_dir() and path.count("/") != 1:
+        raise ModelError(f"there is no reward model in {path}: no such folder")
     config = load_config(path, trust_remote_code=trust_remote_code)
     kinds = config.architectures or []
     if not any(kind.endswith("ForSequenceClassification") for kind in kinds):
@@ -225,10 +229,23 @@ def _load(
         # Ours is SDPA's equal, and no more: a model with attention sinks, say, must keep its own.
         if on_cuda or getattr(kind, "_supports_sdpa", False):
             options["attn_implementation"] = attention
-        model = family.from_pretrained(path, **options)
+        with _quiet("transformers"):  # what is new is drawn below, on purpose
+            model = family.from_pretrained(path, **options)
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise ModelError(f"the model in {path} cannot be loaded: {error}") from error
     return model.to(device)
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Inside, that logger says nothing below an error."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

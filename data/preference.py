@@ -40,7 +40,10 @@ def preference(row: Row) -> Row:
         if isinstance(prompt, str) and chosen[:1] and chosen[0]["role"] == "assistant":
             prompt = user(prompt)
         else:
+            stated = prompt.strip() if isinstance(prompt, str) else ""
             prompt, chosen, rejected = common_prefix(chosen, rejected)
+            if prompt and not any(stated in (each["content"] or "") for each in prompt):
+                raise Unusable("with a prompt that is not in their dialogues")
     else:
         prompt = user(prompt) if isinstance(prompt, str) else normalise(prompt)
         chosen, rejected = assistant(chosen.strip()), assistant(rejected.strip())

@@ -161,7 +161,8 @@ def _check_column(index: int, row: Mapping[str, Any], column: str) -> None:
             bad("a finite number")
     elif column == "solution" or isinstance(row["prompt"], str):
         if not isinstance(value, str) or not value.strip():
-            bad("text" if column == "solution" else "text, as the prompt is text")
+            text = "text that is not empty"
+            bad(text if column == "solution" else f"{text}, as the prompt is text")
     else:
         if isinstance(value, list) and value[: len(row["prompt"])] == row["prompt"]:
             bad("the answer alone, without the messages of the prompt before it")

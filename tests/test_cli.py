@@ -179,7 +179,7 @@ def test_data_takes_a_file_a_name_or_a_hub_id(tmp_path, monkeypatch):
 
 def test_data_that_is_not_there_names_the_flag(capsys):
     said = _fails(capsys, "--recipe", "tiny", "--data", "none.jsonl")
-    assert "--data none.jsonl: there is no such file" in said
+    assert "--data: no file none.jsonl" in said
     said = _fails(capsys, "--recipe", "tiny", "--data", "gsm9k")
     assert "did you mean gsm8k?" in said
 

@@ -149,7 +149,7 @@ class Ppo(Rollouts):
             not self.kl_target or self.beta > 0,
             "kl-target",
             self.kl_target,
-            "0 where --beta is 0, which doubles to 0",
+            "0 where --beta is 0: there is nothing to double; give --beta a first value",
         )
         require(
             not self.steps or self.critic_warmup < self.steps,
@@ -162,7 +162,7 @@ class Ppo(Rollouts):
             not shares or self.lora.rank > 0,
             "critic",
             self.critic,
-            "separate or shared where --lora.rank is 0: all roles on one base need adapters",
+            "given --lora.rank too, such as 16: all four roles on one base are adapters",
         )
         require(
             not (shares and self.compute.gradient_checkpointing),
@@ -174,5 +174,5 @@ class Ppo(Rollouts):
             self.critic == "separate" or not self.critic_model,
             "critic-model",
             self.critic_model,
-            "left out where --critic is not separate",
+            'given as "" where --critic is not separate: there is no model of its own to start',
         )

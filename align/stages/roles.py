@@ -36,9 +36,9 @@ def share_base(
         found = adapters.found(reward.model)
         if found is None or adapters.weights_of(found.base) != adapters.weights_of(base):
             raise models.ModelError(
-                f"--critic adapters: the reward model {reward.model} is not adapters on {base}; "
-                "train it from there with --lora.rank, or give its critic a base of its own with "
-                "--critic separate"
+                f"--critic adapters: the reward model {reward.model} is not adapters on {base}, as "
+                "the policy's are; train it from the same input with --lora.rank and the same "
+                "--lora.base, or give the critic a model of its own with --critic separate"
             )
         head = None
         for name in found.names:
