@@ -144,7 +144,7 @@ def test_check_validates_what_can_be_validated_and_writes_nothing(tmp_path):
     done = _call("run", "--check", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "sft (sft) from random:recipes/tiny_model" in done.stdout
-    assert "grpo starts from @sft, which is not there yet: not checked" in done.stdout
+    assert "grpo needs @sft, which is not there yet: not checked" in done.stdout
     assert not (tmp_path / "run").exists()
 
 
