@@ -150,7 +150,8 @@ def test_overhead_of_a_call(pool: Pool) -> None:
 
 PARENT = textwrap.dedent(
     """
-    import sys, time
+    import signal, sys, time
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below a shell's `&`
     sys.path.insert(0, sys.argv[1])
     import pool_functions
     from rewards.pool import Pool
