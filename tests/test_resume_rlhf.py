@@ -15,6 +15,7 @@ import runs
 import torch
 
 KILLS = 5
+OPTIMIZER_STEPS = {"reward_model": 8, "dpo": 10, "ppo": 32}  # of the whole run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,32 +122,42 @@ def check_equal(stage, reference):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["reward_model", "dpo", "ppo"])
+@pytest.mark.parametrize("kind", OPTIMIZER_STEPS)
 def test_killed_at_random_moments_runs_end_with_the_weights_of_the_uninterrupted_one(
     kind, made, uninterrupted, tmp_path
 ):
-    """Each moment lies in its own part of the run's second half, from the end of loading, which
-    takes the first, to the export.
+    """Two at a random optimizer step, one of either half, the others by the clock: from the end of
+    loading, which takes most of so short a run, to the export.
     """
     whole = uninterrupted(kind)
     chance = random.Random(f"20261120 {kind}")
+    half = OPTIMIZER_STEPS[kind] // 2
     resumed_after = []
     for i in range(KILLS):
-        moment = whole.seconds * (0.45 + 0.5 * (i + chance.random()) / KILLS)
-        codes = [0]
-        while codes == [0]:  # an idle machine may let a run end before its moment
-            shutil.rmtree(tmp_path / str(i), ignore_errors=True)
-            (tmp_path / str(i)).mkdir()
-            out = begun(made, tmp_path / str(i), kind)
-            log = out / "log"
-            answer = runs.nursery().run(kind, args(kind, out), log=log, kill_after=moment)
-            codes, moment = answer["codes"], moment * 0.8
-        assert codes == [-signal.SIGKILL], log.read_text()
+        out = begun(made, tmp_path / str(i), kind)
+        log = out / "log"
+        if i < 2:
+            step = chance.randint(1, half) + i * half
+            kill(kind, out, hurt=["between_minibatches", step], log=log)
+        else:
+            share = 0.45 + 0.5 * (i - 2 + chance.random()) / (KILLS - 2)
+            _kill_at(kind, out, whole.seconds * share, made=made, log=log)
         finish(kind, out, "--resume", log=log)
         check_equal(out / kind, whole.stage)
         found = [line for line in log.read_text().splitlines() if "resumed" in line]
         resumed_after += found or ["the start"]
     assert len(set(resumed_after)) > 1, resumed_after  # the kills did fall into different places
+
+
+def _kill_at(kind, out, moment, *, made, log):
+    """SIGKILL after so many seconds of processor time, sooner if the run ends before."""
+    codes = [0]
+    while codes == [0]:
+        shutil.rmtree(out)
+        begun(made, out, kind)
+        answer = runs.nursery().run(kind, args(kind, out), log=log, kill_after=moment)
+        codes, moment = answer["codes"], moment * 0.8
+    assert codes == [-signal.SIGKILL], log.read_text()
 
 
 @pytest.mark.parametrize(
