@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from align.lora import using
 from align.packing import Pack
 from align.policy import Policy
-from align.scorer import Scorer, value_head
+from align.scorer import Scorer, read_off, value_head
 
 CRITIC = "critic"  # the adapter's name
 
@@ -63,4 +63,4 @@ class ActorCritic(nn.Module):
             with using(self.policy.model, CRITIC):
                 states = self.policy.predictors(pack)
         assert self.head is not None
-        return nn.functional.linear(states.float(), self.head.weight)[..., 0]
+        return read_off(states, self.head.weight)

@@ -57,7 +57,7 @@ def found(model_path: str) -> Adapters | None:
             f"the adapters in {folder} were trained on {about['base']}, which is gone; put it "
             "back, or start from the merged model with --lora.base merge"
         )
-    if weights_of(about["base"]) != about["weights"]:
+    if identity(about["base"]) != about["weights"]:
         raise ModelError(
             f"the adapters in {folder} were trained on {about['base']}, which has other weights "
             "now; train them again, or start from the merged model with --lora.base merge"
@@ -71,11 +71,6 @@ def same(one: Path, other: Path) -> bool:
     return one == other or files[0].read_bytes() == files[1].read_bytes()
 
 
-def weights_of(path: str) -> str:
-    """What tells a base's weights from others'."""
-    return identity(path)
-
-
 def stacked(model_path: str) -> Adapters:
     """The adapters to stack on. Raises ModelError where there are none."""
     adapters = found(model_path)
@@ -85,6 +80,16 @@ def stacked(model_path: str) -> Adapters:
             "use --lora.base merge"
         )
     return adapters
+
+
+def beneath(lora: Lora, model_path: str) -> Adapters:
+    """What a stage's own adapters go on: those to stack on and their base, or the input as it is.
+
+    Raises ModelError where there are none to stack on.
+    """
+    if lora.base == "stack":
+        return stacked(model_path)
+    return Adapters(folder=beside(model_path), base=model_path, names=())
 
 
 def save_adapters(
@@ -113,7 +118,7 @@ def save_adapters(
             {key: tensor.contiguous().cpu() for key, tensor in state.items()},
             into / "adapter_model.safetensors",
         )
-    about = {"base": str(Path(base).resolve()), "weights": weights_of(base), "names": names}
+    about = {"base": str(Path(base).resolve()), "weights": identity(base), "names": names}
     write_json(folder / ABOUT, about)
 
 

@@ -134,13 +134,18 @@ def load_causal_lm(
     """Float32 weights (autocast computes in bf16); attention that takes packs: FlexAttention on
     CUDA, `align.attention` elsewhere. Raises ModelError for weights that cannot be read.
     """
-    kinds = load_config(path, trust_remote_code=trust_remote_code).architectures or []
-    if any(kind.endswith("ForSequenceClassification") for kind in kinds):
+    config = load_config(path, trust_remote_code=trust_remote_code)
+    if _classifies(config):
         raise ModelError(
-            f"{path} is a classifier ({', '.join(kinds)}), such as a reward model: it writes no "
-            "text and cannot be a policy. Give a causal language model"
+            f"{path} is a classifier ({', '.join(config.architectures)}), such as a reward model: "
+            "it writes no text and cannot be a policy. Give a causal language model"
         )
     return _load(AutoModelForCausalLM, path, device, trust_remote_code)
+
+
+def _classifies(config: PretrainedConfig) -> bool:
+    kinds = config.architectures or []
+    return any(kind.endswith("ForSequenceClassification") for kind in kinds)
 
 
 def check_classifier(path: str, *, trust_remote_code: bool = False) -> None:
@@ -148,8 +153,8 @@ def check_classifier(path: str, *, trust_remote_code: bool = False) -> None:
     if not Path(path).is_dir() and path.count("/") != 1:
         raise ModelError(f"there is no reward model in {path}: no such folder")
     config = load_config(path, trust_remote_code=trust_remote_code)
-    kinds = config.architectures or []
-    if not any(kind.endswith("ForSequenceClassification") for kind in kinds):
+    if not _classifies(config):
+        kinds = config.architectures or []
         raise ModelError(
             f"{path} is no reward model but a {' or '.join(kinds) or 'model without a name'}: "
             "give what a reward_model stage wrote, or another sequence classifier with one label"
@@ -181,8 +186,7 @@ def new_classifier(
     """A reward model to be trained: this model's trunk, and a head drawn from N(0, 1/(H + 1))
     (1909.08593), or the head it has already. Raises ModelError where there is no such class.
     """
-    kinds = load_config(path, trust_remote_code=trust_remote_code).architectures or []
-    if any(kind.endswith("ForSequenceClassification") for kind in kinds):
+    if _classifies(load_config(path, trust_remote_code=trust_remote_code)):
         return load_classifier(path, device=device, trust_remote_code=trust_remote_code)
     model = _load(AutoModelForSequenceClassification, path, device, trust_remote_code, num_labels=1)
     _check_head(model)

@@ -46,8 +46,7 @@ class Scorer(nn.Module):
     def read(self, states: Tensor) -> Tensor:
         """The head's number for each state, [...] of states [..., H], in float32."""
         head = self.model.score
-        bias = None if head.bias is None else head.bias.float()
-        return nn.functional.linear(states.float(), head.weight.float(), bias)[..., 0]
+        return read_off(states, head.weight, head.bias)
 
 
 class AdapterScorer:
@@ -71,7 +70,13 @@ class AdapterScorer:
         host.eval()  # dropout is for training
         with using(host.model, *self.names):
             hidden = hidden_states(host.model, pack, plans=host.plans, autocast=host.autocast)
-        return nn.functional.linear(hidden.index_select(0, pack.last).float(), self.head)[..., 0]
+        return read_off(hidden.index_select(0, pack.last), self.head)
+
+
+def read_off(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A head's number for each state, float32 [...] of states [..., H] and weight [1, H]."""
+    bias = None if bias is None else bias.float()
+    return nn.functional.linear(states.float(), weight.float(), bias)[..., 0]
 
 
 def value_head(model: PreTrainedModel) -> nn.Linear:

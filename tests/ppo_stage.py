@@ -72,21 +72,12 @@ def collected(folder, rollout, **options):
 def move(stage, *, seed, by=0.1):
     """A random step of everything that trains, the critic's head included."""
     trained = [p for p in stage.context.unwrapped.parameters() if p.requires_grad]
-    tiny.move(torch.nn.ParameterList(trained), seed=seed, by=by)
+    trl_peer.move(torch.nn.ParameterList(trained), seed=seed, by=by)
 
 
 def backward(stage, batch, minibatch=0) -> tiny.Step:
     """Loss, gradient of policy and critic, sums of the metrics, over one minibatch's packs."""
-    module = stage.context.unwrapped
-    module.zero_grad()
-    loss, metrics = 0.0, {}
-    for pack in batch.minibatches[minibatch]:
-        value, sums = stage.loss(pack)
-        value.backward()
-        loss += value.item()
-        for name, term in (sums | {"tokens": torch.tensor(len(pack.target))}).items():
-            metrics[name] = metrics.get(name, 0.0) + term.item()
-    return tiny.Step(loss=loss, gradient=trl_peer.gradient(module), metrics=metrics)
+    return tiny.backward(stage, batch, minibatch, module=stage.context.unwrapped)
 
 
 def visited(stage, rollout) -> list[int]:

@@ -101,7 +101,7 @@ def made(config, rows, *, padded=False, out=None):
 def moved(stage, *, seed=1, by=0.05):
     """The stage and its first batch, its model moved away from the reference before."""
     stage.prepare()
-    tiny.move(stage.context.model, seed=seed, by=by)
+    trl_peer.move(stage.context.model, seed=seed, by=by)
     return stage, stage.collect(1)
 
 

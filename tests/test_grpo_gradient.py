@@ -44,9 +44,9 @@ def folder(tmp_path_factory):
 def collected(folder, made, **options):
     """A stage and its batch: policy moved off the reference before the rollout and on after it."""
     stage = tiny.grpo_stage(folder, made, **({"iterations": 2} | options))
-    tiny.move(stage.context.model, seed=1, by=0.05)
+    trl_peer.move(stage.context.model, seed=1, by=0.05)
     batch = stage.collect(1)
-    tiny.move(stage.context.model, seed=2, by=0.05)
+    trl_peer.move(stage.context.model, seed=2, by=0.05)
     return stage, batch
 
 
@@ -74,7 +74,7 @@ def test_padded_layout_equals_sequences_one_by_one(folder):
     with torch.no_grad():
         reference = scored(stage.reference.model)
         old_model = tiny.grpo_stage(folder, made).context.model
-        tiny.move(old_model, seed=1, by=0.05)
+        trl_peer.move(old_model, seed=1, by=0.05)
         old = scored(old_model)
     advantage = group_advantage(torch.tensor(made.rewards).view(3, 4)).flatten()[made.sequence]
     log_r = reference - now
@@ -181,7 +181,7 @@ def test_lora_reference_is_the_model_without_adapters(folder):
     lora = tiny.grpo_stage(folder, made, beta=0.1, lora=Lora(rank=4))
     assert lora.reference is None
     add_lora(lora.context.model, Lora(rank=4))
-    tiny.move(lora.context.model.model.layers[0].self_attn.q_proj.lora_B, seed=1, by=0.5)
+    trl_peer.move(lora.context.model.model.layers[0].self_attn.q_proj.lora_B, seed=1, by=0.5)
     full = tiny.grpo_stage(folder, made, beta=0.1)
     (ours,), (theirs,) = lora.collect(1).minibatches[0], full.collect(1).minibatches[0]
     torch.testing.assert_close(ours.columns["reference"], theirs.columns["reference"])

@@ -204,10 +204,10 @@ def test_kl_is_measured_every_so_many_steps_without_a_term(folder):
     """
     made = tiny.rollout()
     without = tiny.grpo_stage(folder, made)
-    tiny.move(without.context.model, seed=1, by=0.05)
+    trl_peer.move(without.context.model, seed=1, by=0.05)
     plain = tiny.backward(without, without.collect(1))
     stage = tiny.grpo_stage(folder, made, kl_every=2)
-    tiny.move(stage.context.model, seed=1, by=0.05)
+    trl_peer.move(stage.context.model, seed=1, by=0.05)
     got = tiny.backward(stage, stage.collect(1))
     assert got.metrics["kl"] > 0
     assert trl_peer.relative_distance(got.gradient, plain.gradient) < 1e-7

@@ -65,16 +65,16 @@ def both(folder, out, rollout, *, theirs, ours):
     trainer = trl_peer.make_trainer(
         folder, out, batch=len(rollout.prompts), num_iterations=2, **theirs
     )
-    tiny.move(trainer.model, seed=1, by=0.05)
+    trl_peer.move(trainer.model, seed=1, by=0.05)
     inputs = trl_peer.score(trainer, rollout)
-    tiny.move(trainer.model, seed=2, by=0.05)
+    trl_peer.move(trainer.model, seed=2, by=0.05)
     loss, gradient = trl_peer.loss_and_gradient(trainer, inputs)
 
     settings = {"iterations": 2, "eps_low": 0.2, "eps_high": 0.2, "token_budget": 40} | ours
     stage = tiny.grpo_stage(folder, rollout, **settings)
-    tiny.move(stage.context.model, seed=1, by=0.05)
+    trl_peer.move(stage.context.model, seed=1, by=0.05)
     batch = stage.collect(1)
-    tiny.move(stage.context.model, seed=2, by=0.05)
+    trl_peer.move(stage.context.model, seed=2, by=0.05)
     assert len(batch.minibatches[0]) > 1
     return (loss, gradient, trainer._metrics["train"]), tiny.backward(stage, batch)
 
@@ -137,7 +137,7 @@ def test_importance_correction_equals_trl(level, folder, tmp_path):
     sampler = (old + 0.3 * noise).split(rollout.lengths.tolist())
     rollout = replace(rollout, sampler=[part.tolist() for part in sampler])
     inputs = trl_peer.score(trainer, rollout)
-    tiny.move(trainer.model, seed=2, by=0.05)
+    trl_peer.move(trainer.model, seed=2, by=0.05)
     loss, gradient = trl_peer.loss_and_gradient(trainer, inputs)
 
     stage = tiny.grpo_stage(
@@ -152,7 +152,7 @@ def test_importance_correction_equals_trl(level, folder, tmp_path):
         **BETA,
     )
     batch = stage.collect(1)
-    tiny.move(stage.context.model, seed=2, by=0.05)
+    trl_peer.move(stage.context.model, seed=2, by=0.05)
     step = tiny.backward(stage, batch)
     assert 0 < step.metrics["mismatch/capped"] < step.metrics["tokens"]
     assert step.loss == pytest.approx(loss, rel=1e-5, abs=1e-6)

@@ -34,7 +34,7 @@ def test_loss_and_gradient_equal_trl(case, weights, folder, tmp_path):
     rows = preference_peer.make_judged(7)
     kto = stage(folder, rows, **weights)
     trainer = preference_peer.kto_trainer(folder, tmp_path, beta=0.5, **weights)
-    tiny.move(trainer.model, seed=CASES[case], by=0.05)
+    trl_peer.move(trainer.model, seed=CASES[case], by=0.05)
     loss, gradient = preference_peer.kto(trainer, ours.ordered(rows, kto.config))
     (point,) = trainer._metrics["train"]["kl"]
 
@@ -86,7 +86,7 @@ def test_the_references_equal_a_plain_computation(folder, cache):
         kto = stage(folder, rows, batch=3, epochs=2.2, lora=lora)
         if lora.rank:
             shutil.rmtree(cache)  # what was kept would be read
-            tiny.move(kto.context.model.model.layers[0].self_attn.q_proj.lora_B, seed=1, by=0.5)
+            trl_peer.move(kto.context.model.model.layers[0].self_attn.q_proj.lora_B, seed=1, by=0.5)
         kto.prepare()
         assert (len(kto.matched), len(kto.mismatched)) == (5, 11)
         for row, found in kto.matched.items():

@@ -55,7 +55,7 @@ def run_folder(tmp_path_factory):
     rows = [{"prompt": [user("1")], "chosen": says("2"), "rejected": says("3")}]
     config = RewardModel(**ours.settings(out / "policy", holdout=0.0))
     stage = ours.made(config, Dataset.from_list(rows))
-    tiny.move(stage.context.model, seed=1, by=0.3)
+    trl_peer.move(stage.context.model, seed=1, by=0.3)
     stage.save(out / "reward_model" / "model")
     return out
 

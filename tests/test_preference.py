@@ -55,7 +55,7 @@ def test_loss_and_gradient_equal_trl(case, folder, tmp_path):
     theirs, mine = CASES[case]
     pairs = ours.make_pairs(6, seed=1)
     trainer = preference_peer.dpo_trainer(folder, tmp_path, beta=1.0, **theirs)
-    tiny.move(trainer.model, seed=1, by=0.05)
+    trl_peer.move(trainer.model, seed=1, by=0.05)
     loss, gradient = preference_peer.dpo(trainer, pairs)
 
     dpo, batch = ours.moved(stage(folder, pairs, **mine))
@@ -248,7 +248,7 @@ def test_the_reference_under_lora_is_the_stages_input(folder, tmp_path):
     dpo = stage(folder, pairs, lora=Lora(rank=4, dropout=0.5))
     layers = [layer.self_attn.q_proj.lora_B for layer in dpo.context.model.model.layers]
     for layer in layers:
-        tiny.move(layer, seed=1, by=0.5)
+        trl_peer.move(layer, seed=1, by=0.5)
     dpo.context.module.train()
     dpo.prepare()
     assert dpo.context.module.training

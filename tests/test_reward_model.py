@@ -52,7 +52,7 @@ def test_loss_and_gradient_equal_trl(case, scorer, tmp_path):
     theirs, mine, margins = CASES[case]
     pairs = ours.make_pairs(6, seed=1, margins=margins)
     trainer = preference_peer.reward_trainer(scorer, tmp_path, **theirs)
-    tiny.move(trainer.model, seed=1, by=0.05)
+    trl_peer.move(trainer.model, seed=1, by=0.05)
     loss, gradient = preference_peer.reward(trainer, pairs)
 
     rm, batch = ours.moved(stage(scorer, pairs, **mine))
@@ -121,7 +121,9 @@ def test_transformers_reads_the_export_as_we_do(pad, lora, folder, tmp_path):
     rm = stage(source, pairs, margin=True, lora=lora)
     trained = {name for name, p in rm.context.model.named_parameters() if p.requires_grad}
     for name in sorted(trained):
-        tiny.move(torch.nn.ParameterList([rm.context.model.get_parameter(name)]), seed=1, by=0.3)
+        trl_peer.move(
+            torch.nn.ParameterList([rm.context.model.get_parameter(name)]), seed=1, by=0.3
+        )
     expected = packed_scores(rm, pairs)
     rm.save(tmp_path / "out" / "model")
 

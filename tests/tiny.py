@@ -68,15 +68,6 @@ def plain_logprobs(
     return log_p.gather(1, torch.tensor(completion)[:, None])[:, 0]
 
 
-def move(model: PreTrainedModel, *, seed: int, by: float) -> None:
-    """A random step of all weights, relative to their size: the policy some updates later."""
-    draw = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for weight in model.parameters():
-            step = torch.randn(weight.shape, generator=draw)
-            weight.add_(by * weight.std(correction=0).clamp(min=0.1) * step)
-
-
 @dataclass
 class PreparedEngine:
     """A stand-in for a sampler: completions made beforehand, looked up by prompt."""
@@ -203,10 +194,14 @@ class Step:
     metrics: dict[str, float]
 
 
-def backward(stage: Any, batch: Batch, minibatch: int = 0) -> Step:
-    """Add up loss and gradient over the packs of one minibatch."""
-    model = stage.context.model
-    model.zero_grad()
+def backward(
+    stage: Any, batch: Batch, minibatch: int = 0, *, module: nn.Module | None = None
+) -> Step:
+    """Add up loss and gradient over the packs of one minibatch; the gradient of the stage's model,
+    or of the whole `module` that holds it.
+    """
+    module = module or stage.context.model
+    module.zero_grad()
     loss, metrics = 0.0, {}
     for pack in batch.minibatches[minibatch]:
         value, sums = stage.loss(pack)
@@ -214,7 +209,7 @@ def backward(stage: Any, batch: Batch, minibatch: int = 0) -> Step:
         loss += value.item()
         for name, term in (sums | {"tokens": torch.tensor(len(pack.target))}).items():
             metrics[name] = metrics.get(name, 0.0) + term.item()
-    return Step(loss=loss, gradient=trl_peer.gradient(model), metrics=metrics)
+    return Step(loss=loss, gradient=trl_peer.gradient(module), metrics=metrics)
 
 
 @contextmanager

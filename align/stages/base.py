@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from align import adapters, models
 from align.config import Passes, Stage
+from align.packing import Group, Pack, pack
 from align.stages.context import Context
 from align.stages.order import at
 
@@ -39,6 +40,15 @@ class StageBase:
     def close(self) -> None:
         pass
 
+    def packed(self, groups: Iterable[Group], *, whole: bool = False) -> list[Pack]:
+        """Laid out as the configuration and the model want it; see `align.packing.pack`."""
+        return pack(
+            groups, token_budget=self.token_budget(), padded=self.context.padded, whole=whole
+        )
+
+    def token_budget(self) -> int:
+        return self.config.compute.token_budget
+
     def finish(self) -> None:
         """Work to be done after the last step, on every process, before the export."""
 
@@ -47,12 +57,11 @@ class StageBase:
         context, lora = self.context, self.config.lora
         models.save(context.model, context.tokenizer, folder)
         if lora.rank:
-            stack = lora.base == "stack"
             adapters.save_adapters(
                 context.model,
                 adapters.beside(str(folder)),
                 name=self.config.name,
-                base=adapters.stacked(context.model_path).base if stack else context.model_path,
+                base=adapters.beneath(lora, context.model_path).base,
                 head=self.head,
             )
 

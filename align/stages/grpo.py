@@ -10,6 +10,7 @@ term) count in the mean and are not computed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -108,14 +109,12 @@ class GrpoStage(RolloutStage):
         policy = self.context.policy
         columns = self.columns(step)
         policy.eval()
-        for packs in minibatches:
-            for i, cpu_pack in enumerate(packs):
-                one = packs[i] = cpu_pack.to(self.context.accelerator.device)
-                if "old" in columns:
-                    one.columns["old"] = policy(one, entropy=False)[0]
-                if "reference" in columns:
-                    with self.as_reference() as reference:
-                        one.columns["reference"] = reference(one, entropy=False)[0]
+        for one in chain.from_iterable(minibatches):
+            if "old" in columns:
+                one.columns["old"] = policy(one, entropy=False)[0]
+            if "reference" in columns:
+                with self.as_reference() as reference:
+                    one.columns["reference"] = reference(one, entropy=False)[0]
 
     def columns(self, step: int) -> tuple[str, ...]:
         measured = self.config.kl_every and (step - 1) % self.config.kl_every == 0

@@ -19,7 +19,7 @@ from align.config import Kto
 from align.loop import Batch
 from align.objectives.preference import kto_loss, kto_reference_point
 from align.objectives.reduce import sequence_sum
-from align.packing import Completion, Group, Pack, pack
+from align.packing import Completion, Group, Pack
 from align.stages.base import PassStage
 from align.stages.context import Context
 from align.stages.preference import spread
@@ -72,7 +72,7 @@ class KtoStage(PassStage):
             }
             groups.append(self._group(row, replace(completion, columns=columns)))
         return Batch(
-            minibatches=[self._packed(groups)],
+            minibatches=[self.packed(groups)],
             columns=("weight", "label", "reference"),
             metrics={"kl": self.point},
             unit="rows",
@@ -112,7 +112,7 @@ class KtoStage(PassStage):
         policy = self.context.policy
         policy.eval()
         found: list[float] = []
-        for one in self._packed(groups):
+        for one in self.packed(groups):
             moved = one.to(self.context.accelerator.device)
             ratio = policy(moved, entropy=False)[0] - moved.columns["reference"]
             found += sequence_sum(ratio, sequence=moved.sequence, lengths=moved.lengths()).tolist()
@@ -146,10 +146,3 @@ class KtoStage(PassStage):
         mask = completion.mask[:room] if completion.mask else None
         cut = replace(completion, ids=completion.ids[:room], mask=mask)
         return Group(prompt=prompt, completions=[cut])
-
-    def _packed(self, groups: list[Group]) -> list[Pack]:
-        return pack(
-            groups,
-            token_budget=self.config.compute.token_budget,
-            padded=self.context.padded,
-        )

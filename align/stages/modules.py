@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from align import models
 from align.actor_critic import CRITIC, ActorCritic
-from align.adapters import Adapters, put_on, stacked
+from align.adapters import Adapters, beneath, put_on
 from align.config import Ppo, RewardModel, Rollouts, Stage
 from align.lora import add_lora
 from align.policy import Policy
@@ -42,9 +42,9 @@ def trained_module(
 
 
 def _policy(config: Stage, path: str, device: torch.device) -> Policy:
-    below = _below(config, path)
+    below = beneath(config.lora, path)
     model = models.load_causal_lm(
-        below.base if below else path, device=device, trust_remote_code=config.trust_remote_code
+        below.base, device=device, trust_remote_code=config.trust_remote_code
     )
     _adapt(config, model, below)
     _set_checkpointing(config, model)
@@ -60,9 +60,9 @@ def _policy(config: Stage, path: str, device: torch.device) -> Policy:
 def _scorer(
     config: Stage, path: str, tokenizer: PreTrainedTokenizerBase, device: torch.device
 ) -> Scorer:
-    below = _below(config, path)
+    below = beneath(config.lora, path)
     model = models.new_classifier(
-        below.base if below else path,
+        below.base,
         tokenizer,
         device=device,
         seed=config.seed,
@@ -73,17 +73,10 @@ def _scorer(
     return Scorer(model, autocast=_autocast(config))
 
 
-def _below(config: Stage, path: str) -> Adapters | None:
-    """The adapters that the stage's own are stacked on."""
-    return stacked(path) if config.lora.base == "stack" else None
-
-
-def _adapt(
-    config: Stage, model: PreTrainedModel, below: Adapters | None, *, head: str = ""
-) -> None:
+def _adapt(config: Stage, model: PreTrainedModel, below: Adapters, *, head: str = "") -> None:
     if not config.lora.rank:
         return
-    for name in below.names if below else ():
+    for name in below.names:
         put_on(model, below, name=name, active=True)
     add_lora(model, config.lora, head=head)
 

@@ -101,15 +101,12 @@ class PpoStage(RolloutStage):
         config, module = self.config, self.context.unwrapped
         beta = self.beta if config.kl == "reward" else 0.0
         module.eval()
-        packs = []
-        for minibatch in minibatches:
-            for i, cpu_pack in enumerate(minibatch):
-                one = minibatch[i] = cpu_pack.to(self.context.accelerator.device)
-                one.columns["old"], _, one.columns["value"] = module(one)
-                with self.as_reference() as reference:
-                    one.columns["reference"] = reference(one, entropy=False)[0]
-                set_advantages(one, beta=beta, gamma=config.gamma, lam=config.lam)
-                packs.append(one)
+        packs = [one for minibatch in minibatches for one in minibatch]
+        for one in packs:
+            one.columns["old"], _, one.columns["value"] = module(one)
+            with self.as_reference() as reference:
+                one.columns["reference"] = reference(one, entropy=False)[0]
+            set_advantages(one, beta=beta, gamma=config.gamma, lam=config.lam)
         figures |= critic_figures(packs, self.context) | {"beta": self.beta}
         if config.whiten:
             whiten(packs, self.context)

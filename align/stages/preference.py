@@ -17,7 +17,7 @@ from align.config import Dpo
 from align.loop import Batch
 from align.objectives.preference import pair_loss
 from align.objectives.reduce import sequence_sum
-from align.packing import Group, Pack, pack
+from align.packing import Group, Pack
 from align.stages.base import PassStage
 from align.stages.context import Context
 from align.stages.reference import reference_logprobs
@@ -69,12 +69,7 @@ class PreferenceStage(PassStage):
                 )
             ]
             groups.append(Group(prompt=self.rows[row].prompt, completions=weighed))
-        packs = pack(
-            groups,
-            token_budget=self.config.compute.token_budget,
-            padded=self.context.padded,
-            whole=True,
-        )
+        packs = self.packed(groups, whole=True)
         return Batch(minibatches=[packs], columns=("weight", "reference"), unit="pairs")
 
     def loss(self, pack: Pack) -> tuple[Tensor, dict[str, Tensor]]:

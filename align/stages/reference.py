@@ -8,6 +8,7 @@ another beta, and a resumed one whose weights have moved on, read the same numbe
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -71,7 +72,8 @@ def _computed(
         transient=True,
         disable=not (context.accelerator.is_main_process and console.is_terminal),
     )
-    numbers = _numbers(lengths)
+    counter = itertools.count()  # a running number for each completion
+    numbers = [[next(counter) for _ in group] for group in lengths]
     for start in steps:
         numbered = [
             Group(
@@ -99,15 +101,6 @@ def _computed(
     return torch.cat([found[number] for number in sorted(found)])
 
 
-def _numbers(lengths: list[list[int]]) -> list[list[int]]:
-    """A running number for each completion."""
-    found, next_ = [], 0
-    for group in lengths:
-        found.append(list(range(next_, next_ + len(group))))
-        next_ += len(group)
-    return found
-
-
 def _trained(completion: Completion) -> int:
     return len(completion.ids) if completion.mask is None else sum(completion.mask)
 
@@ -122,8 +115,8 @@ def _key(groups: Sequence[Group], context: Context, token_budget: int) -> str:
         context.padded,
         token_budget,
         torch.__version__,
+        context.accelerator.device.type,
     ]
-    how.append(str(context.accelerator.device.type))
     digest.update(json.dumps(how).encode())
     for group in groups:
         rows = [list(group.prompt), *([list(c.ids), list(c.mask or [])] for c in group.completions)]

@@ -64,15 +64,14 @@ def pairs(rows: Any, config: Passes, context: Context, *, pad: int | None = None
             chosen, rejected = _read_part(chosen, pad), _read_part(rejected, pad)
         margin = float(row["margin"]) if getattr(config, "margin", False) else 0.0
         found.append(Pair(prompt=prompt, chosen=chosen, rejected=rejected, margin=margin))
-    _say_unrendered(context, len(rows) - len(found), len(rows))
-    alike = [pair for pair in found if list(pair.chosen.ids) == list(pair.rejected.ids)]
-    empty = [pair for pair in found if not pair.chosen.ids or not pair.rejected.ids]
-    useless = [id(pair) for pair in alike + empty]
-    if useless:
-        _say(context, f"dropped {len(set(useless)):,} of {len(found):,} pairs whose answers are "
-             "the same tokens, or none")  # fmt: skip
-    found = [pair for pair in found if id(pair) not in set(useless)]
-    return within(found, config, context, _longest)
+    _say_unrendered(len(rows) - len(found), len(rows))
+    kept = [pair for pair in found if _different(pair)]
+    if len(kept) < len(found):
+        console.print(
+            f"dropped {len(found) - len(kept):,} of {len(found):,} pairs whose answers are the "
+            "same tokens, or none"
+        )
+    return within(kept, config, _longest)
 
 
 def labelled(rows: Any, config: Passes, context: Context) -> list[Labelled]:
@@ -83,18 +82,18 @@ def labelled(rows: Any, config: Passes, context: Context) -> list[Labelled]:
         if (rendered := render(row, "completion")) is not None:
             prompt, completion = rendered
             found.append(Labelled(prompt=prompt, completion=completion, label=row["label"]))
-    _say_unrendered(context, len(rows) - len(found), len(rows))
-    return within(found, config, context, lambda row: len(row.prompt) + len(row.completion.ids))
+    _say_unrendered(len(rows) - len(found), len(rows))
+    return within(found, config, lambda row: len(row.prompt) + len(row.completion.ids))
 
 
-def within(
-    rows: Sequence[Row], config: Passes, context: Context, length: Callable[[Row], int]
-) -> list[Row]:
+def within(rows: Sequence[Row], config: Passes, length: Callable[[Row], int]) -> list[Row]:
     """Rows of at most max_tokens tokens. Raises DataError where none is left."""
     kept = [row for row in rows if length(row) <= config.max_tokens]
     if len(kept) < len(rows):
-        _say(context, f"dropped {len(rows) - len(kept):,} of {len(rows):,} rows longer than "
-             f"max_tokens={config.max_tokens}")  # fmt: skip
+        console.print(
+            f"dropped {len(rows) - len(kept):,} of {len(rows):,} rows longer than "
+            f"max_tokens={config.max_tokens}"
+        )
     if not kept:
         raise data.DataError(
             f"no row is left: every one is longer than max_tokens={config.max_tokens}, or has "
@@ -121,9 +120,9 @@ def _renderer(
     return render
 
 
-def _say_unrendered(context: Context, count: int, rows: int) -> None:
+def _say_unrendered(count: int, rows: int) -> None:
     if count:
-        _say(context, f"dropped {count:,} of {rows:,} rows that the chat template cannot render")
+        console.print(f"dropped {count:,} of {rows:,} rows that the chat template cannot render")
 
 
 def _read_part(completion: Completion, pad: int) -> Completion:
@@ -136,6 +135,7 @@ def _longest(pair: Pair) -> int:
     return len(pair.prompt) + max(len(pair.chosen.ids), len(pair.rejected.ids))
 
 
-def _say(context: Context, text: str) -> None:
-    if context.accelerator.is_main_process:
-        console.print(text)
+def _different(pair: Pair) -> bool:
+    """Whether there is something to compare."""
+    chosen, rejected = list(pair.chosen.ids), list(pair.rejected.ids)
+    return bool(chosen and rejected) and chosen != rejected

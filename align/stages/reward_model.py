@@ -21,7 +21,7 @@ from align.config import RewardModel
 from align.folder import write_json
 from align.loop import Batch
 from align.objectives.ranking import bradley_terry, centring
-from align.packing import Completion, Group, Pack, pack
+from align.packing import Completion, Group, Pack
 from align.progress import console
 from align.stages.base import PassStage
 from align.stages.calibration import calibration
@@ -40,7 +40,7 @@ class RewardModelStage(PassStage):
         found = pairs(rows, config, context, pad=pad)
         kept, self.heldout = _held_out(found, config)
         shared = len(found) - len(kept) - len(self.heldout)
-        if shared and context.accelerator.is_main_process:
+        if shared:
             console.print(f"dropped {shared:,} pairs with an answer that is also kept out")
         super().__init__(config, context, kept)
 
@@ -123,12 +123,7 @@ class RewardModelStage(PassStage):
             columns: dict[str, float | Sequence[float]] = {"weight": weight, "margin": row.margin}
             both = [replace(one, columns=columns) for one in (row.chosen, row.rejected)]
             groups.append(Group(prompt=row.prompt, completions=both))
-        return pack(
-            groups,
-            token_budget=self.config.compute.token_budget,
-            padded=self.context.padded,
-            whole=True,
-        )
+        return self.packed(groups, whole=True)
 
 
 def _held_out(rows: list[Pair], config: RewardModel) -> tuple[list[Pair], list[Pair]]:

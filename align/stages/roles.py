@@ -6,6 +6,7 @@ from transformers import PreTrainedTokenizerBase
 
 from align import adapters, models
 from align.config import Ppo, Rollouts
+from align.folder import identity
 from align.model_reward import attach
 from align.policy import Policy
 from align.references import loading
@@ -29,16 +30,16 @@ def share_base(
     path: the policy's input. padded: its packs are. Raises ModelError for a reward model without
     adapters, or with adapters of another base: added to this one they would score something else.
     """
-    below = adapters.stacked(path) if config.lora.base == "stack" else None
-    base = below.base if below else path
-    on = {name: below.folder / name for name in below.names} if below else {}
+    below = adapters.beneath(config.lora, path)
+    on = {name: below.folder / name for name in below.names}
     for reward in {reward.model: reward for reward in loading(config.reward)}.values():
         found = adapters.found(reward.model)
-        if found is None or adapters.weights_of(found.base) != adapters.weights_of(base):
+        if found is None or identity(found.base) != identity(below.base):
             raise models.ModelError(
-                f"--critic adapters: the reward model {reward.model} is not adapters on {base}, as "
-                "the policy's are; train it from the same input with --lora.rank and the same "
-                "--lora.base, or give the critic a model of its own with --critic separate"
+                f"--critic adapters: the reward model {reward.model} is not adapters on "
+                f"{below.base}, as the policy's are; train it from the same input with --lora.rank "
+                "and the same --lora.base, or give the critic a model of its own with --critic "
+                "separate"
             )
         head = None
         for name in found.names:

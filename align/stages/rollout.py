@@ -17,7 +17,7 @@ from align.lora import adapters_off, merged_weights
 from align.models import load_causal_lm
 from align.objectives.importance import importance_weights
 from align.objectives.reduce import token_weights, tokens_per_step
-from align.packing import Completion, Group, Pack, pack
+from align.packing import Completion, Group, Pack
 from align.policy import Policy
 from align.rollout import Engine
 from align.stages.base import StageBase
@@ -193,10 +193,7 @@ class RolloutStage(StageBase):
             ]
             if completions:
                 groups.append(Group(prompt=group.prompt, completions=completions))
-        return pack(groups, token_budget=self.token_budget(), padded=self.context.padded)
-
-    def token_budget(self) -> int:
-        return self.config.compute.token_budget
+        return [one.to(self.context.accelerator.device) for one in self.packed(groups)]
 
     def _tokens(self, group: Rolled) -> int:
         return sum(

@@ -13,7 +13,7 @@ from torch import Tensor
 import data
 from align.config import Sft
 from align.loop import Batch
-from align.packing import Group, Pack, pack
+from align.packing import Group, Pack
 from align.stages.base import PassStage
 from align.stages.context import Context
 from align.stages.rendered import split, within
@@ -24,7 +24,7 @@ class SftStage(PassStage):
 
     def __init__(self, config: Sft, context: Context, rows: Any) -> None:
         rendered = [data.chat.render(context.tokenizer, row) for row in rows]
-        super().__init__(config, context, within(rendered, config, context, lambda r: len(r.ids)))
+        super().__init__(config, context, within(rendered, config, lambda r: len(r.ids)))
 
     def arithmetic(self) -> dict[str, str]:
         tokens = sum(len(row.ids) for row in self.rows) * self.config.epochs
@@ -43,12 +43,7 @@ class SftStage(PassStage):
             prompt, completion = split(row)
             weighed = replace(completion, columns={"weight": 1 / trained})
             groups.append(Group(prompt=prompt, completions=[weighed]))
-        packs = pack(
-            groups,
-            token_budget=self.config.compute.token_budget,
-            padded=self.context.padded,
-        )
-        return Batch(minibatches=[packs], columns=("weight",))
+        return Batch(minibatches=[self.packed(groups)], columns=("weight",))
 
     def loss(self, pack: Pack) -> tuple[Tensor, dict[str, Tensor]]:
         logprobs, entropy = self.context.module(pack)

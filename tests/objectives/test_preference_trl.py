@@ -11,7 +11,8 @@ import pytest
 import torch
 import trl_peer
 from datasets import Dataset
-from test_trl_equivalence import move, one_thread  # noqa: F401  (a fixture of this module too)
+from test_trl_equivalence import one_thread  # noqa: F401  (a fixture of this module too)
+from trl_peer import move
 
 from align.objectives.preference import kto_loss, kto_reference_point, pair_loss
 from align.objectives.reduce import sequence_sum

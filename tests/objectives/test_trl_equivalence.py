@@ -12,6 +12,7 @@ import pytest
 import torch
 import trl_peer
 from trl import RLOOTrainer
+from trl_peer import move
 
 from align.objectives import advantage, importance, policy, reduce
 
@@ -30,15 +31,6 @@ def one_thread():
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory):
     return trl_peer.save_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
-
-
-def move(model, *, seed, by):
-    """A random step of all weights, relative to their size: the policy some updates later."""
-    draw = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for weight in model.parameters():
-            step = torch.randn(weight.shape, generator=draw)
-            weight.add_(by * weight.std(correction=0).clamp(min=0.1) * step)
 
 
 class Ours:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
@@ -43,6 +43,15 @@ class Rollout:
     def sequence(self) -> Tensor:
         """[C], the completion each token of the flat layout belongs to."""
         return torch.arange(len(self.completions)).repeat_interleave(self.lengths)
+
+
+def move(model: nn.Module, *, seed: int, by: float) -> None:
+    """A random step of all weights, relative to their size: the policy some updates later."""
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            step = torch.randn(weight.shape, generator=draw)
+            weight.add_(by * weight.std(correction=0).clamp(min=0.1) * step)
 
 
 def make_rollout(
