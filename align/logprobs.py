@@ -98,14 +98,7 @@ def direct_logprobs(
     entropy_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
     """As `logprobs`, from the whole matrix of logits."""
-    logits = head(hidden).float()
-    # Each of these passes over the whole matrix costs as much as a layer; most models need none.
-    if scale != 1.0:
-        logits = logits * scale
-    if softcap is not None:
-        logits = softcap * torch.tanh(logits / softcap)
-    if temperature != 1.0:
-        logits = logits / temperature
+    logits = whole_logits(hidden, head, temperature=temperature, scale=scale, softcap=softcap)
     normaliser = logits.logsumexp(-1)
     chosen = logits.gather(-1, target.unsqueeze(-1)).squeeze(-1) - normaliser
     if not entropy:
@@ -113,3 +106,16 @@ def direct_logprobs(
     with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
         log_p = logits - normaliser.unsqueeze(-1)
         return chosen, -(log_p.exp() * log_p).sum(-1)
+
+
+def whole_logits(
+    hidden: Tensor, head: nn.Module, *, temperature: float, scale: float, softcap: float | None
+) -> Tensor:
+    """The matrix itself, float32 [C, V], divided by the temperature."""
+    logits = head(hidden).float()
+    # Each of these passes over the whole matrix costs as much as a layer; most models need none.
+    if scale != 1.0:
+        logits = logits * scale
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    return logits / temperature if temperature != 1.0 else logits

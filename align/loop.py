@@ -26,13 +26,14 @@ from accelerate.utils import gather_object, set_seed
 from torch import Tensor, nn
 
 from align.checkpoint import Checkpoints, Log
-from align.config import Stage as StageConfig
+from align.config import Training
 from align.optim import schedule
 from align.packing import Completion, Group, Pack, pack
 from align.preempt import Preempted, Preemption
 from align.progress import Progress
 from align.rollout import seed_of
 from align.state import captured, put_back
+from align.watch import Watch
 
 
 @dataclass(kw_only=True)
@@ -90,7 +91,7 @@ class Loop:
     def __init__(
         self,
         stage: Stage,
-        config: StageConfig,
+        config: Training,
         *,
         module: nn.Module,
         optimizer: AcceleratedOptimizer,
@@ -107,7 +108,9 @@ class Loop:
         self.optimizer_step = 0
         self.logs: dict[str, Log] = {}
         if accelerator.is_main_process:
-            self.logs = {name: Log(folder / f"{name}.jsonl") for name in ("metrics", "samples")}
+            names = ("metrics", "samples", "watch")
+            self.logs = {name: Log(folder / f"{name}.jsonl") for name in names}
+        self.watch = Watch()
         self.progress = Progress(stage.steps, enabled=accelerator.is_main_process)
 
     def run(self, *, resume: bool) -> bool:
@@ -232,9 +235,7 @@ class Loop:
 
     def _sum(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Sums over ranks, in one reduction."""
-        stacked = torch.stack(
-            [value.float().to(self.accelerator.device) for value in values.values()]
-        )
+        stacked = torch.stack([x.float().to(self.accelerator.device) for x in values.values()])
         summed = self.accelerator.reduce(stacked, reduction="sum").tolist()
         return dict(zip(values, summed, strict=True))
 
@@ -249,10 +250,13 @@ class Loop:
     def _log(self, step: int, metrics: dict[str, float], samples: list[dict[str, Any]]) -> None:
         row = {"step": step, "steps": self.stage.steps, "time": round(time.time(), 3)} | metrics
         rows = gather_object(samples) if self._many() else samples
-        if self.logs:
-            self.logs["metrics"].write([row])
-            self.logs["samples"].write([{"step": step} | sample for sample in rows])
+        warnings = self.watch.see(row)
+        samples = [{"step": step} | sample for sample in rows]
+        written = {"metrics": [row], "samples": samples, "watch": warnings}
+        for name, log in self.logs.items():
+            log.write(written[name])
         self.progress.step(step, row)
+        self.progress.warn(warnings)
         self.accelerator.log(metrics, step=step)
 
     def _save(self, step: int, stage_state: dict[str, Any]) -> None:
@@ -272,9 +276,11 @@ class Loop:
     def _restore(self) -> int:
         """Load the newest whole checkpoint; returns the step it was taken after, 0 for none."""
         found = self.checkpoints.newest()
-        lengths = found[1]["logs"] if found else {"metrics": 0, "samples": 0}
+        lengths = found[1]["logs"] if found else {}
         for name, log in self.logs.items():
-            log.cut(lengths[name])
+            log.cut(lengths.get(name, 0))
+        if self.logs:
+            self.watch.replay(self.logs["metrics"].rows())
         if found is None:
             return 0
         state, manifest = found

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from transformers import PreTrainedModel
 
-from align.config import Grpo, Ppo, Rollouts, Stage
+from align.config import Distill, Grpo, Ppo, Rollouts, Stage
 from align.references import loading
 
 GIB = 2**30
@@ -35,12 +37,27 @@ def expected_memory(config: Stage, module: Any) -> str:
         shared = isinstance(config, Ppo) and config.critic == "adapters"
         judges = {reward.model for reward in loading(config.reward)} if not shared else set()
         if judges:
-            files = [file for path in judges for file in Path(path).glob("*.safetensors")]
-            parts["reward models"] = sum(file.stat().st_size for file in files)
-        if config.engine.kind == "vllm":
-            parts["vLLM"] = 2 * base + round(config.engine.cpu_cache * GIB)
+            parts["reward models"] = sum(_on_disk(path) for path in judges)
+    if isinstance(config, Distill):
+        parts["teacher"] = 4 * _parameters(config.teacher)
+    if isinstance(config, Rollouts | Distill) and config.engine.kind == "vllm":
+        parts["vLLM"] = 2 * base + round(config.engine.cpu_cache * GIB)
     listed = ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items())
     return f"about {sum(parts.values()) / GIB:.1f} GiB a process ({listed})"
+
+
+def _on_disk(path: str) -> int:
+    return sum(file.stat().st_size for file in Path(path).glob("*.safetensors"))
+
+
+def _parameters(path: str) -> int:
+    """By the files' headers alone."""
+    count = 0
+    for file in Path(path).glob("*.safetensors"):
+        with safe_open(file, framework="pt") as opened:
+            names = opened.keys()
+            count += sum(prod(opened.get_slice(name).get_shape()) for name in names)
+    return count
 
 
 def _activations(config: Stage, model: PreTrainedModel) -> int:

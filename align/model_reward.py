@@ -53,6 +53,9 @@ class ModelReward(rewards.Reward):
         if self.reads not in ("text", "answer"):
             raise ValueError(f"reads={self.reads!r} must be 'text' or 'answer'")
 
+    def part_names(self) -> tuple[str, ...]:
+        return (self.label,)
+
     def score(self, completions: Sequence[Any], **columns: Any) -> list[rewards.Score]:
         prompts = column("prompts", len(completions), columns, reward=self.label)
         texts = [text_of(completion) for completion in completions]
@@ -77,8 +80,8 @@ def placed(reward: Any, place: Callable[[str], str]) -> Any:
     """The same reward with every reward model's `model` replaced by `place(model)`."""
     if isinstance(reward, ModelReward):
         return dataclasses.replace(reward, model=place(reward.model))
-    if isinstance(reward, rewards.WeightedSum):
-        return rewards.WeightedSum([(weight, placed(term, place)) for weight, term in reward.terms])
+    if isinstance(reward, rewards.Reward) and reward.inner:
+        return reward.with_inner([placed(inner, place) for inner in reward.inner])
     return reward
 
 

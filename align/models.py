@@ -6,8 +6,9 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from transformers import (
 
 import data
 from align import attention as shared_prefix
+from align.folder import identity
+from align.layers import with_layers
 from align.locate import Located
 from align.lora import merged_weights
 
@@ -41,32 +44,57 @@ class ModelError(RuntimeError):
 
 
 def cache_folder() -> Path:
-    """Where models that had to be made (GGUF, random weights) are kept."""
+    """Where models that had to be made (GGUF, random weights, fewer layers) are kept."""
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "align" / "models"
 
 
-def ready(located: Located) -> str:
-    """The folder that `from_pretrained` and vLLM load; downloads, converts GGUF, draws weights.
+def ready(located: Located, *, weights: bool = True) -> str:
+    """The folder that `from_pretrained` and vLLM load; downloads, converts GGUF, draws weights,
+    drops layers. Raises ModelError where that cannot be done. weights: without, only what tells
+    about a model on the hub is downloaded.
 
     Before the process group is there: in one, transformers writes on its first rank alone, and a
     node whose cache is its own would be left with nothing. One process of a node does the work.
     """
+    if located.layers:
+        return _of_layers(ready(replace(located, layers=0)), located.layers)
     if located.kind == "folder":
         return located.path
     if located.kind == "hub":
-        return snapshot_download(located.path, ignore_patterns=NOT_READ)
+        left_out = NOT_READ if weights else [*NOT_READ, "*.safetensors"]
+        return snapshot_download(located.path, ignore_patterns=left_out)
     source = Path(located.path)
     stamp = source if source.is_file() else source / "config.json"
     key = f"{stamp.resolve()}:{stamp.stat().st_size}:{stamp.stat().st_mtime_ns}"
-    folder = cache_folder() / f"{source.stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    make = _convert_gguf if located.kind == "gguf" else _draw
+    return _made(source.stem, key, lambda folder: make(source, folder))
+
+
+def _of_layers(path: str, keep: int) -> str:
+    """The model in `path` with `keep` of its decoder layers, as a model of its own."""
+
+    def shorten(folder: Path) -> None:
+        try:
+            student = with_layers(load_causal_lm(path, device="cpu"), keep)
+        except ValueError as error:
+            raise ModelError(f"no student of {keep} layers of {path}: {error}") from error
+        save(student, load_tokenizer(path), folder)
+
+    # The weights, not the place: a stage that was trained again gives another student.
+    return _made(f"{keep}-layers", f"{keep}:{identity(path)}", shorten)
+
+
+def _made(name: str, key: str, make: Callable[[Path], None]) -> str:
+    """The cache's folder for that key, written by `make` where it is not there yet."""
+    folder = cache_folder() / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not (folder / "config.json").is_file():
             partial = folder.with_name(f"{folder.name}.partial")
             for left in (partial, folder):
                 shutil.rmtree(left, ignore_errors=True)
-            log.info("making %s from %s (once)", folder, source)
-            _convert_gguf(source, partial) if located.kind == "gguf" else _draw(source, partial)
+            log.info("making %s (once)", folder)
+            make(partial)
             partial.rename(folder)
     return str(folder)
 
@@ -103,16 +131,6 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
             "eos_token in its tokenizer_config.json"
         )
     return tokenizer
-
-
-def check_same_tokenizer(tokenizer: PreTrainedTokenizerBase, *, path: str) -> None:
-    """Raises ModelError where the model in `path` would read other words from the same ids."""
-    other = load_tokenizer(path)
-    if other.get_vocab() != tokenizer.get_vocab():
-        raise ModelError(
-            f"the tokenizer of {path} is not that of {tokenizer.name_or_path}: the same token ids "
-            "mean other words there. Give a model with the policy's tokenizer"
-        )
 
 
 def stop_tokens(tokenizer: PreTrainedTokenizerBase, path: str) -> list[int]:

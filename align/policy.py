@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from align.backbone import hidden_states, precision, takes_plans
-from align.logprobs import logit_transform, logprobs
+from align.logprobs import logit_transform, logprobs, whole_logits
 from align.packing import Pack
 
 
@@ -62,4 +62,15 @@ class Policy(nn.Module):
                 softcap=self.softcap,
                 entropy=entropy,
                 entropy_gradient=self.entropy_gradient,
+            )
+
+    def logits(self, predictors: Tensor) -> Tensor:
+        """All logits of these states at the policy's temperature, float32 [C, V]."""
+        with precision(predictors.device, self.autocast):
+            return whole_logits(
+                predictors,
+                self.model.get_output_embeddings(),
+                temperature=self.temperature,
+                scale=self.scale,
+                softcap=self.softcap,
             )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -23,6 +24,7 @@ console = Console(highlight=False, soft_wrap=True, quiet=os.environ.get("RANK", 
 SHOWN = (
     ("reward", "reward {:.3f}"),
     ("accuracy", "accuracy {:.2f}"),
+    ("kept", "kept {:.0f}"),
     ("kl", "kl {:.4f}"),
     ("entropy", "entropy {:.2f}"),
     ("length", "length {:.0f}"),
@@ -76,6 +78,12 @@ class Progress:
         self.bar.update(self.task, completed=step, left=duration(left))
         if step == self.steps:
             self.bar.stop()
+
+    def warn(self, warnings: Sequence[Mapping[str, Any]]) -> None:
+        """Say what the watch has seen."""
+        for each in warnings:
+            text = f"warning ({each['rule']}): {each['message']}"
+            console.print(text, style="yellow", markup=False)
 
 
 def duration(seconds: float) -> str:

@@ -12,8 +12,9 @@ import importlib
 import pkgutil
 from dataclasses import dataclass
 
+import data
 from align.config import Evaluation, Stage
-from align.references import references
+from align.references import references, stage_named
 
 
 class RecipeError(ValueError):
@@ -26,24 +27,52 @@ class Recipe:
 
     name: str
     stages: tuple[Stage, ...]
-    evaluation: Evaluation | None = None
+    evaluations: tuple[Evaluation, ...] = ()
 
     def __post_init__(self) -> None:
-        seen: list[str] = []
-        for stage in self.stages:
-            if stage.name in seen:
-                raise RecipeError(f"recipe {self.name}: two stages are called {stage.name!r}")
-            for reference in references(stage):
-                if reference.startswith("@") and reference[1:] not in seen:
-                    known = ", ".join("@" + name for name in seen) or "none"
-                    verb = "starts from" if reference == stage.model else "needs"
-                    raise RecipeError(
-                        f"recipe {self.name}: stage {stage.name!r} {verb} {reference!r}, "
-                        f"but the stages before it are: {known}"
-                    )
-            seen.append(stage.name)
         if not self.stages:
             raise RecipeError(f"recipe {self.name} has no stages")
+        before: list[str] = []
+        models: list[str] = []
+        written: list[str] = []
+        for stage in self.stages:
+            if stage.name in before:
+                raise RecipeError(f"recipe {self.name}: two stages are called {stage.name!r}")
+            for reference in references(stage):
+                verb = "starts from" if reference == stage.model else "needs"
+                self._check(
+                    f"{stage.name!r} {verb} {reference!r}", stage_named(reference), "models", models
+                )
+            for source in data.from_stages(stage):
+                self._check(f"{stage.name!r} reads {source.name!r}", source.stage, "data", written)
+            before.append(stage.name)
+            (written if stage.writes == "data" else models).append(stage.name)
+        for evaluation in self.evaluations:
+            if evaluation.name in before:
+                raise RecipeError(
+                    f"recipe {self.name}: a stage or another evaluation is called "
+                    f"{evaluation.name!r} too; a name is the prefix of flags"
+                )
+            before.append(evaluation.name)
+
+    def _check(self, wish: str, named: str | None, what: str, fitting: list[str]) -> None:
+        """That the stage named comes before, and writes what is wanted of it."""
+        if named is None or named in fitting:
+            return
+        known = ", ".join("@" + name for name in fitting) or "none"
+        raise RecipeError(
+            f"recipe {self.name}: stage {wish}, but the {what} of the stages before it are: {known}"
+        )
+
+    def evaluation(self, name: str | None = None) -> Evaluation:
+        """The evaluation of that name; without a name the first. Raises RecipeError."""
+        for evaluation in self.evaluations:
+            if name in (None, evaluation.name):
+                return evaluation
+        if not self.evaluations:
+            raise RecipeError(f"recipe {self.name} has no evaluation")
+        known = ", ".join(evaluation.name for evaluation in self.evaluations)
+        raise RecipeError(f"recipe {self.name} has no evaluation {name!r} (there are: {known})")
 
     def stage(self, kind: type[Stage], name: str | None = None) -> Stage:
         """The stage of that kind; `name` chooses where there are several."""

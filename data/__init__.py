@@ -6,8 +6,9 @@ data.validate.check_rows(rows, "grpo")
 data.chat.prompt_ids(tokenizer, rows[0]["prompt"])
 """
 
-from data import chat, validate
+from data import chat, fingerprint, prompting, validate
 from data.arithmetic import Arithmetic
+from data.everyday import Everyday
 from data.gym import ReasoningGym
 from data.mixture import Mixture
 from data.names import resolve
@@ -24,6 +25,7 @@ from data.sources import (
     RottenTomatoes,
     UltraFeedback,
 )
+from data.stage_output import FromStage, from_stages, placed
 from data.validate import RewardCheckError
 
 __all__ = [
@@ -33,6 +35,8 @@ __all__ = [
     "Arithmetic",
     "BespokeStratos",
     "DataError",
+    "Everyday",
+    "FromStage",
     "Hub",
     "Local",
     "Mixture",
@@ -46,6 +50,10 @@ __all__ = [
     "Source",
     "UltraFeedback",
     "chat",
+    "fingerprint",
+    "from_stages",
+    "placed",
+    "prompting",
     "resolve",
     "validate",
 ]

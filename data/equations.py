@@ -76,21 +76,43 @@ def work(expression: str) -> Work:
     Raises EquationError for anything else: names, powers, calls, division by zero, unending
     decimals.
     """
-    text = re.sub(r"^\s*[A-Za-z]\w*\s*=", "", expression).strip()
-    if len(text) > MAX_CHARACTERS:
-        raise EquationError(f"longer than {MAX_CHARACTERS} characters")
-    try:
-        tree = ast.parse(text, mode="eval").body
-    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-        raise EquationError(f"not arithmetic: {expression!r}") from error
     values: list[Fraction] = []
     lines: list[str] = []
-    value = _walk(tree, values, lines)
+
+    def note(symbol: str, one: Fraction, other: Fraction, result: Fraction) -> None:
+        second = f"({decimal(other)})" if other < 0 else decimal(other)
+        lines.append(f"{decimal(one)} {symbol} {second} = {decimal(result)}")
+        values.append(result)
+
+    tree = _tree(re.sub(r"^\s*[A-Za-z]\w*\s*=", "", expression).strip())
+    value = _walk(tree, note)
     decimal(value)
     return Work(value=value, values=tuple(values), lines=tuple(lines))
 
 
-def _walk(node: ast.expr, values: list[Fraction], lines: list[str]) -> Fraction:
+def value_and_numbers(expression: str) -> tuple[Fraction, list[Fraction]]:
+    """What `(8 / 3) * 6` is worth, exactly, and the numbers written in it, from left to right.
+
+    Raises EquationError for what is not arithmetic and for division by zero.
+    """
+    tree = _tree(expression.strip())
+    value = _walk(tree, lambda *_: None)
+    constants = [node for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    constants.sort(key=lambda node: (node.lineno, node.col_offset))
+    return value, [Fraction(str(node.value)) for node in constants]
+
+
+def _tree(text: str) -> ast.expr:
+    if len(text) > MAX_CHARACTERS:
+        raise EquationError(f"longer than {MAX_CHARACTERS} characters")
+    try:
+        return ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        raise EquationError(f"not arithmetic: {text!r}") from error
+
+
+def _walk(node: ast.expr, note: Callable[[str, Fraction, Fraction, Fraction], None]) -> Fraction:
+    """The value of a tree; `note` hears of every operation with what goes in and comes out."""
     match node:
         case ast.Constant(value=int() | float() as constant):
             value = number(constant)
@@ -98,17 +120,15 @@ def _walk(node: ast.expr, values: list[Fraction], lines: list[str]) -> Fraction:
                 raise EquationError(f"not a plain number: {constant!r}")
             return value
         case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return -_walk(operand, values, lines)
+            return -_walk(operand, note)
         case ast.UnaryOp(op=ast.UAdd(), operand=operand):
-            return _walk(operand, values, lines)
+            return _walk(operand, note)
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _SYMBOLS:
             symbol, apply = _SYMBOLS[type(op)]
-            one, other = _walk(left, values, lines), _walk(right, values, lines)
+            one, other = _walk(left, note), _walk(right, note)
             if symbol == "/" and other == 0:
                 raise EquationError("division by zero")
             value = apply(one, other)
-            second = f"({decimal(other)})" if other < 0 else decimal(other)
-            lines.append(f"{decimal(one)} {symbol} {second} = {decimal(value)}")
-            values.append(value)
+            note(symbol, one, other, value)
             return value
     raise EquationError(f"only + - * / and numbers are read, not {type(node).__name__}")

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from data.rows import DataError, Row
 
 REACH_SECONDS = 5.0
+_offline = ContextVar("offline", default=False)
 
 
 def load(name: str, config: str | None, split: str) -> list[Row]:
@@ -20,7 +22,7 @@ def load(name: str, config: str | None, split: str) -> list[Row]:
     """
     import datasets
 
-    problem = _unreachable(name)
+    problem = "it is not in the local cache" if _offline.get() else _unreachable(name)
     try:
         if problem is None:
             return list(datasets.load_dataset(name, config, split=split))
@@ -33,6 +35,16 @@ def load(name: str, config: str | None, split: str) -> list[Row]:
             f"{name} ({split}) cannot be loaded: {reason}. Give a local copy instead: "
             "--data path/to/file.jsonl (or .parquet), or work without a network: --data arithmetic"
         ) from error
+
+
+@contextmanager
+def without_network() -> Iterator[None]:
+    """Inside, only the local cache is read."""
+    token = _offline.set(True)
+    try:
+        yield
+    finally:
+        _offline.reset(token)
 
 
 def _unreachable(name: str) -> str | None:

@@ -15,6 +15,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from data.countdown import solves
 from data.dialogues import normalise
 from data.equations import EquationError, number, plain_number, work
 from data.left_out import Unusable
@@ -81,9 +82,8 @@ def _word_problem(question: str, equation: str, answer: Any) -> Row:
 def countdown(row: Row) -> Row:
     """Countdown: nums, target, perhaps a worked solution. The gold is the target's value.
 
-    A reward that compares values accepts the bare target as well; one that wants the equation finds
-    `nums` and `target` as columns. The row's own prompt, which ends inside the assistant's turn, is
-    not used.
+    `nums` and `target` travel along: by them `judge` tells an expression from the bare target. The
+    row's own prompt, which ends inside the assistant's turn, is not used.
     """
     numbers, target = [int(each) for each in row["nums"]], plain_number(row["target"])
     question = (
@@ -92,7 +92,7 @@ def countdown(row: Row) -> Row:
     )
     return {
         "prompt": user(question),
-        "completion": _countdown_completion(row.get("solution"), numbers, target),
+        "completion": _countdown_completion(row.get("solution"), numbers, int(row["target"])),
         "solution": target,
         "nums": numbers,
         "target": int(row["target"]),
@@ -100,21 +100,14 @@ def countdown(row: Row) -> Row:
 
 
 def _countdown_completion(
-    text: str | None, numbers: Sequence[int], target: str
+    text: str | None, numbers: Sequence[int], target: int
 ) -> list[Message] | None:
     found = re.fullmatch(
         r"\s*(?:<think>)?(.*?)</think>\s*<answer>(.*?)</answer>\s*", text or "", re.DOTALL
     )
-    if found is None:
+    if found is None or not solves(found[2], numbers=numbers, target=target):
         return None
-    thinking, expression = found[1].strip(), found[2].strip()
-    used = [int(each) for each in re.findall(r"\d+", expression)]
-    try:
-        right = work(expression).value == number(target)
-    except EquationError:
-        return None
-    affordable = all(used.count(each) <= numbers.count(each) for each in used)
-    return assistant(worked(thinking, expression)) if right and affordable else None
+    return assistant(worked(found[1], found[2]))
 
 
 def math(row: Row) -> Row:

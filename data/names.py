@@ -7,6 +7,7 @@ my/rows.jsonl  my/rows.parquet      a file, its shape recognised from its column
 my/pos.jsonl+my/neg.jsonl           several files of one shape, read as one
 my/folder                           all .jsonl and .parquet files of a folder
 owner/name                          a hub data set of a known shape
+@rejection                          what an earlier stage of the same run wrote
 my/rows.jsonl?limit=500&style=r1    any of these with the source's own fields
 ultrafeedback?use=kto               … pairs read as what another stage wants
 my/folder?use=pairs&split=[:80%]    … labelled text as pairs, a held-out part kept apart
@@ -22,6 +23,7 @@ from typing import Any, get_type_hints
 
 from data import files
 from data.arithmetic import Arithmetic
+from data.everyday import Everyday
 from data.gym import ReasoningGym
 from data.rows import DataError, Source
 from data.sources import (
@@ -35,10 +37,12 @@ from data.sources import (
     RottenTomatoes,
     UltraFeedback,
 )
+from data.stage_output import FromStage
 from data.table import Table
 
 NAMED: dict[str, type] = {
     "arithmetic": Arithmetic,
+    "everyday": Everyday,
     "reasoning-gym": ReasoningGym,
     "gsm8k": GSM8K,
     "numinamath-tir": NuminaMathTIR,
@@ -63,6 +67,8 @@ def resolve(text: str) -> Source:
     """
     base, _, options = text.strip().partition("?")
     given = dict(_pair(each, text) for each in options.split("&") if each)
+    if base.startswith("@"):
+        return _make(FromStage, given | {"stage": base[1:]}, text)
     if _names_files(base):
         files.find(base)  # says what is missing
         return _make(Local, given | {"path": base}, text)

@@ -8,7 +8,7 @@ this trains the wrong thing, and the curves do not show it.
 
 from __future__ import annotations
 
-import math
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,8 +49,9 @@ def check_reward(
     gold_format: str = GOLD_FORMAT,
     tolerance: float = 0.0,
 ) -> RewardCheck:
-    """Runs the reward on gold, empty and shuffled answers of `sample` rows spread evenly over the
-    data.
+    """Runs the reward on gold, empty and shuffled answers of `sample` rows drawn by lot, always the
+    same, from those that have a solution. Rows in which the reward does not judge (None, as where
+    it is gated) are asked nothing further.
 
     reward: an object with `score`, or a plain TRL function, where a value of 1 or more counts as
     correct. gold_format: how the recipe writes an answer, with `{solution}` in it. tolerance: the
@@ -58,18 +59,21 @@ def check_reward(
     else is tolerated. A reward that judges no correctness, such as format alone, gives shares of
     None. Raises RewardCheckError, and DataError where no row has a solution.
     """
-    places = [place for place in _spread(len(rows), sample) if rows[place].get("solution")]
+    places = _drawn(rows, sample)
     if not places:
         raise DataError("the reward cannot be checked: no row has a solution")
     asked = [rows[place] for place in places]
+    written = [gold_format.replace("{solution}", str(row["solution"])) for row in asked]
+    right = _judge(reward, asked, written)
+    judged = [i for i, verdict in enumerate(right) if verdict is not None]
+    if not judged:
+        return RewardCheck(rows=len(places), gold=None, empty=None, shuffled=None, offending=None)
+    places, asked, right = ([found[i] for i in judged] for found in (places, asked, right))
     golds = [str(row["solution"]) for row in asked]
 
     def judge(answers: Sequence[str]) -> list[bool | None]:
         return _judge(reward, asked, answers)
 
-    right = judge([gold_format.replace("{solution}", gold) for gold in golds])
-    if all(verdict is None for verdict in right):
-        return RewardCheck(rows=len(places), gold=None, empty=None, shuffled=None, offending=None)
     refused = [index for index, verdict in enumerate(right) if verdict is not True]
     if len(refused) > tolerance * len(asked):
         _raise_refused(places[refused[0]], golds[refused[0]], len(refused), len(asked), gold_format)
@@ -100,9 +104,14 @@ def check_reward(
     )
 
 
-def _spread(count: int, sample: int) -> list[int]:
-    step = max(1, math.ceil(count / max(1, sample)))
-    return list(range(0, count, step))
+def _drawn(rows: Sequence[Mapping[str, Any]], sample: int) -> list[int]:
+    """Places of rows with a solution, in order. By lot: every so many rows of an even mixture are
+    all of one kind.
+    """
+    columnar = hasattr(rows, "column_names") and "solution" in rows.column_names
+    golds = rows["solution"] if columnar else [row.get("solution") for row in rows]
+    places = [place for place, gold in enumerate(golds) if gold]
+    return sorted(random.Random("reward check").sample(places, min(sample, len(places))))
 
 
 def _shuffled(
@@ -138,8 +147,11 @@ def _judge(
     columns = {name: [row.get(name) for row in rows] for name in names}
     prompts = [row.get("prompt") for row in rows]
     if hasattr(reward, "score"):
+        scores = reward.score(completions, prompts=prompts, **columns)
+        # A gold that cannot be read is no row that the reward does not apply to.
         verdicts = [
-            score.correct for score in reward.score(completions, prompts=prompts, **columns)
+            0.0 if score.correct is None and score.outcome != "ok" else score.correct
+            for score in scores
         ]
     else:
         verdicts = reward(completions=completions, prompts=prompts, **columns)

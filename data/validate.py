@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, get_args
 
+import rewards
 from data.reward_check import RewardCheck, RewardCheckError, check_reward
 from data.rows import DataError, RowError, show
 
@@ -27,7 +28,7 @@ __all__ = [
     "check_rows",
 ]
 
-Kind = Literal["sft", "grpo", "ppo", "preference", "reward_model", "kto", "evaluate"]
+Kind = Literal["sft", "grpo", "ppo", "preference", "reward_model", "kto", "distill", "evaluate"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
 _ROLES = ("system", "user", "assistant", "tool")
@@ -43,6 +44,7 @@ _AFTER = {
 _NEEDS: dict[str, tuple[str, ...]] = {
     "grpo": ("prompt",),
     "ppo": ("prompt",),
+    "distill": ("prompt",),
     "evaluate": ("prompt", "solution"),
     "preference": ("prompt", "chosen", "rejected"),
     "reward_model": ("prompt", "chosen", "rejected"),
@@ -62,13 +64,17 @@ class RowReport:
     duplicates: int
 
 
-def check_rows(rows: Iterable[Mapping[str, Any]], kind: Kind) -> RowReport:
+def check_rows(
+    rows: Iterable[Mapping[str, Any]], kind: Kind, reward: rewards.Reward | None = None
+) -> RowReport:
     """Checks every row for a stage of this kind.
 
     sft: prompt and completion, or messages. grpo, ppo: prompt, and solution non-empty in every row
-    where it is a column. evaluate: prompt, solution. preference, reward_model: prompt, chosen,
-    rejected, the last two different and neither with the prompt in it; margin a finite number in
-    every row where it is a column. kto: prompt, completion, label, both labels among the rows.
+    where it is a column, but for null where the reward needs none (see `rewards.Where`). evaluate:
+    prompt, solution. preference, reward_model: prompt, chosen, rejected, the last two different and
+    neither with the prompt in it; margin a finite number in every row where it is a column. kto:
+    prompt, completion, label, both labels among the rows. distill: prompt, or messages whose last
+    answer is left out.
     Raises RowError for the first bad row, DataError for no rows, an unknown kind, or a label that
     no row has.
     """
@@ -78,7 +84,7 @@ def check_rows(rows: Iterable[Mapping[str, Any]], kind: Kind) -> RowReport:
     labels: set[bool] = set()
     count = 0
     for index, row in enumerate(rows):
-        read = _check_row(index, row, kind)
+        read = _check_row(index, row, kind, reward)
         text = json.dumps({column: row[column] for column in read}, sort_keys=True, default=str)
         seen.add(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
         if kind == "kto":
@@ -95,28 +101,37 @@ def check_rows(rows: Iterable[Mapping[str, Any]], kind: Kind) -> RowReport:
     return RowReport(rows=count, duplicates=count - len(seen))
 
 
-def _check_row(index: int, row: Mapping[str, Any], kind: str) -> tuple[str, ...]:
+def _check_row(
+    index: int, row: Mapping[str, Any], kind: str, reward: rewards.Reward | None
+) -> tuple[str, ...]:
     """The columns that the stage reads, once they are known to be good."""
     if not isinstance(row, Mapping):
         raise RowError(
             row=index, column="(the row)", expected="an object of columns", seen=show(row)
         )
     # A null column is an absent one: a mixture unites the columns of its sources.
-    if kind == "sft" and row.get("messages") is not None and row.get("completion") is None:
+    instead = {"sft": "completion", "distill": "prompt"}.get(kind)  # of which messages stand
+    if instead and row.get("messages") is not None and row.get(instead) is None:
         _check_messages(index, "messages", row["messages"], before=None, last="assistant")
         return ("messages",)
     columns = _NEEDS.get(kind, ("prompt", "completion"))
-    if _ALSO.get(kind) in row:
-        columns = (*columns, _ALSO[kind])
+    also = _ALSO.get(kind)
+    if also in row and not (also == "solution" and _spared(row, reward)):
+        columns = (*columns, also)
     for column in columns:
         if row.get(column) is None:
-            also = " (or messages)" if kind == "sft" else ""
+            hint = " (or messages)" if instead else ""
+            if column == also and reward is not None:
+                hint = (
+                    f", as the reward {reward.name} reads it in every row; gate the part that does "
+                    'with rewards.Where(reward=…, equals=("math",))'
+                )
             if column == "prompt" and "rejected" in columns and isinstance(row.get("chosen"), list):
-                also = ", the messages that both dialogues open with in a column of their own"
+                hint = ", the messages that both dialogues open with in a column of their own"
             have = ", ".join(name for name, value in row.items() if value is not None) or "none"
             seen = "null" if column in row else f"no such column; there are: {have}"
             raise RowError(
-                row=index, column=column, expected=f"a value, for {kind}{also}", seen=seen
+                row=index, column=column, expected=f"a value, for {kind}{hint}", seen=seen
             )
     _check_prompt(index, row["prompt"], empty=kind in ("sft", "kto"))
     for column in columns[1:]:
@@ -129,6 +144,11 @@ def _check_row(index: int, row: Mapping[str, Any], kind: str) -> tuple[str, ...]
             seen="the same one",
         )
     return columns
+
+
+def _spared(row: Mapping[str, Any], reward: rewards.Reward | None) -> bool:
+    """Whether the row has no gold answer and the reward wants none of it."""
+    return reward is not None and row["solution"] is None and "solution" not in reward.needed(row)
 
 
 def _stripped(answer: Any) -> Any:

@@ -49,8 +49,10 @@ GRPO = Grpo(
 RECIPE = Recipe(
     name="qwen0.5b",
     stages=(GRPO,),
-    evaluation=Evaluation(
-        data=data.GSM8K(split="test", style="r1"),
-        sampling=Sampling(temperature=0.0, max_prompt_tokens=512, max_tokens=1024),
+    evaluations=(
+        Evaluation(
+            data=data.GSM8K(split="test", style="r1"),
+            sampling=Sampling(temperature=0.0, max_prompt_tokens=512, max_tokens=1024),
+        ),
     ),
 )

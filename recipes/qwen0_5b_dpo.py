@@ -23,8 +23,10 @@ RECIPE = Recipe(
     name="qwen0.5b-dpo",
     stages=(DPO,),
     # Whether what it could do before is still there.
-    evaluation=Evaluation(
-        data=data.GSM8K(split="test", style="r1"),
-        sampling=Sampling(temperature=0.0, max_prompt_tokens=512, max_tokens=1024),
+    evaluations=(
+        Evaluation(
+            data=data.GSM8K(split="test", style="r1"),
+            sampling=Sampling(temperature=0.0, max_prompt_tokens=512, max_tokens=1024),
+        ),
     ),
 )

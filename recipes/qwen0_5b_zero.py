@@ -21,8 +21,10 @@ RECIPE = Recipe(
             reward=rewards.WeightedSum(((1.0, rewards.Accuracy()), (0.2, rewards.Format()))),
         ),
     ),
-    evaluation=Evaluation(
-        data=data.GSM8K(split="test", style="r1-zero"),
-        sampling=Sampling(temperature=0.0, max_prompt_tokens=512, max_tokens=1024),
+    evaluations=(
+        Evaluation(
+            data=data.GSM8K(split="test", style="r1-zero"),
+            sampling=Sampling(temperature=0.0, max_prompt_tokens=512, max_tokens=1024),
+        ),
     ),
 )

@@ -45,9 +45,11 @@ RECIPE = Recipe(
             checkpoints=Checkpoints(every=10),
         ),
     ),
-    evaluation=Evaluation(
-        data=data.Arithmetic(split="test", size=1000, max_factor=12),
-        engine=Engine(),
-        sampling=Sampling(temperature=0.0, max_prompt_tokens=256, max_tokens=96),
+    evaluations=(
+        Evaluation(
+            data=data.Arithmetic(split="test", size=1000, max_factor=12),
+            engine=Engine(),
+            sampling=Sampling(temperature=0.0, max_prompt_tokens=256, max_tokens=96),
+        ),
     ),
 )

@@ -35,5 +35,5 @@ RECIPE = Recipe(
             checkpoints=GRPO.checkpoints,
         ),
     ),
-    evaluation=DEMO.evaluation,
+    evaluations=DEMO.evaluations,
 )

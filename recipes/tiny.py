@@ -52,9 +52,11 @@ RECIPE = Recipe(
             checkpoints=Checkpoints(every=2),
         ),
     ),
-    evaluation=Evaluation(
-        data=data.Arithmetic(split="test", operators=1, max_number=9, symbols="+", size=10),
-        engine=ENGINE,
-        sampling=Sampling(temperature=0.0, max_prompt_tokens=64, max_tokens=16),
+    evaluations=(
+        Evaluation(
+            data=data.Arithmetic(split="test", operators=1, max_number=9, symbols="+", size=10),
+            engine=ENGINE,
+            sampling=Sampling(temperature=0.0, max_prompt_tokens=64, max_tokens=16),
+        ),
     ),
 )

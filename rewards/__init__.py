@@ -21,6 +21,7 @@ from rewards.registry import get, names
 from rewards.repetition import Repetition
 from rewards.soft_overlong import SoftOverlong
 from rewards.weighted_sum import WeightedSum
+from rewards.where import Where
 
 __all__ = [
     "Accuracy",
@@ -35,6 +36,7 @@ __all__ = [
     "Score",
     "SoftOverlong",
     "WeightedSum",
+    "Where",
     "from_trl",
     "get",
     "names",

@@ -37,6 +37,7 @@ class Accuracy(Reward):
     """
 
     name: ClassVar[str] = "accuracy"
+    needs: ClassVar[tuple[str, ...]] = ("solution",)
     unparseable: float = 0.5
     seconds: float = 2.0
     memory_mb: int = 512
@@ -102,6 +103,17 @@ class Accuracy(Reward):
                 if result.outcome == "ok":  # a limit may have been broken by a busy machine
                     _memory.put((*pair, *limits), judged[pair])
         return judged
+
+
+def equal(pairs: Sequence[Pair]) -> list[bool]:
+    """Whether the two answers of each pair, as `extract.answer_of` gives them, are equal.
+
+    Either may be read as the gold, for the gold's form decides what it accepts.
+    """
+    both = [*pairs, *((second, first) for first, second in pairs)]
+    judged = Accuracy()._judge(list(dict.fromkeys(both)))
+    verdicts = [judged[pair][0] == "equal" for pair in both]
+    return [one or other for one, other in zip(verdicts, verdicts[len(pairs) :], strict=False)]
 
 
 class _Memory:

@@ -8,7 +8,7 @@ and `__call__` hands TRL the floats alone.
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -41,6 +41,25 @@ class Reward(ABC):
     """
 
     name: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Columns without which it judges nothing."""
+
+    @property
+    def inner(self) -> tuple["Reward", ...]:
+        """The rewards it is made of."""
+        return ()
+
+    def with_inner(self, inner: Sequence["Reward"]) -> "Reward":
+        """The same reward made of others, one for each of `inner`."""
+        return self
+
+    def part_names(self) -> tuple[str, ...]:
+        """The names in the `parts` of its scores."""
+        return (self.name,)
+
+    def needed(self, row: Mapping[str, Any]) -> frozenset[str]:
+        """Columns that must not be null in this row of a data set."""
+        return frozenset(self.needs)
 
     @property
     def __name__(self) -> str:

@@ -25,6 +25,7 @@ class Cosine(Reward):
     """
 
     name: ClassVar[str] = "cosine"
+    needs: ClassVar[tuple[str, ...]] = ("solution",)
     max_len: int = 1000
     min_value_wrong: float = -0.5
     max_value_wrong: float = -0.1

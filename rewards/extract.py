@@ -32,6 +32,9 @@ _MARK = re.compile(
     r"|答案(?:是|为|[:：])?[:：]?[ \t]?(?P<chinese>[^\n。]{1,400})",
     re.IGNORECASE | re.MULTILINE,
 )
+_LABEL = re.compile(
+    r"[\s*]{0,4}(?:#{4}|(?:A|ANS)\*{0,3}\s?[:：])[\s*]{0,4}[-+$€£¥.\d\\]", re.IGNORECASE
+)
 
 
 def answer_of(completion: str) -> str:
@@ -84,7 +87,9 @@ def value_in(sentence: str) -> str:
     a formula.
     """
     short = plain(sentence)[:1000]
-    return sentence if is_expression(sentence) else _marked(short) or reduce(short, heading=False)
+    if is_expression(sentence) and not _LABEL.match(short):  # "A: 18" has no word in it either
+        return sentence
+    return _marked(short) or reduce(short, heading=False)
 
 
 def _announced(text: str) -> str:

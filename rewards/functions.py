@@ -46,6 +46,11 @@ class BatchFunction(Reward):
     def name(self) -> str:  # type: ignore[override]
         return _name_of(self.fn)
 
+    @property
+    def needs(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The gold answer, where it is a parameter: what the function makes of null is unknown."""
+        return ("solution",) if "solution" in _parameters(self.fn) else ()
+
     def score(self, completions: Sequence[Any], **columns: Any) -> list[Score]:
         # TRL always passes prompts; a function written for it may require them.
         if "prompts" not in columns and "prompts" in _parameters(self.fn):

@@ -1,6 +1,6 @@
 """Weighted sum: several rewards as one, with every part kept apart."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -30,6 +30,23 @@ class WeightedSum(Reward):
                 "a weighted sum needs terms, for example ((1.0, Accuracy()), (0.2, Format()))"
             )
         object.__setattr__(self, "terms", tuple(_term(term) for term in terms))
+
+    @property
+    def inner(self) -> tuple[Reward, ...]:
+        return tuple(reward for _, reward in self.terms)
+
+    def with_inner(self, inner: Sequence[Reward | Callable[..., Any]]) -> "WeightedSum":
+        weights = [weight for weight, _ in self.terms]
+        return WeightedSum(list(zip(weights, inner, strict=True)))
+
+    def part_names(self) -> tuple[str, ...]:
+        names: dict[str, None] = {}
+        for reward in self.inner:
+            names.update((_free(name, names), None) for name in reward.part_names())
+        return tuple(names)
+
+    def needed(self, row: Mapping[str, Any]) -> frozenset[str]:
+        return frozenset().union(*(reward.needed(row) for reward in self.inner))
 
     def score(self, completions: Sequence[Any], **columns: Any) -> list[Score]:
         rows = [reward.score(completions, **columns) for _, reward in self.terms]
@@ -69,7 +86,7 @@ def _term(term: Any) -> tuple[float, Reward]:
     raise TypeError(f"the term {term!r} holds no reward: rewards.get(name) makes one from a name")
 
 
-def _free(name: str, taken: dict[str, float | None]) -> str:
+def _free(name: str, taken: Mapping[str, Any]) -> str:
     """`name`, or `name_2`, `name_3`, … where it is taken."""
     candidate, count = name, 1
     while candidate in taken:

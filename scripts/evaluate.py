@@ -2,13 +2,22 @@
 
 python scripts/evaluate.py --recipe smollm2 --model @grpo
 python scripts/evaluate.py --recipe smollm2 --model FOLDER --data problems.jsonl
+python scripts/evaluate.py --recipe smollm2 --samples 8 --sampling.temperature 0.7
+
+The third asks for pass@k and maj@k. Ready answers are scored without a recipe and a model:
+
+python scripts/evaluate.py --completions answers.jsonl
 """
 
 import dataclasses
 import re
+import sys
+from pathlib import Path
+
+import tyro
 
 from align import folder, recipe
-from align.cli import Run, fail, parse
+from align.cli import MARKERS, Run, fail, parse
 from align.config import Evaluation
 from align.locate import MissingError, locate
 
@@ -21,6 +30,8 @@ class EvaluationRun(Run):
     """A folder, a hub id or @stage; default: what the recipe's last stage wrote."""
     stage: str | None = None
     """Short for --model @STAGE."""
+    evaluation: str | None = None
+    """Which of the recipe's evaluations; default: its first."""
     label: str | None = None
     """Name of the result in OUT/evaluations; default: made of the model and the data."""
     resume: bool = False
@@ -29,15 +40,28 @@ class EvaluationRun(Run):
     """Validate the model and the data, and stop."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompletionsRun:
+    """Which answers to score."""
+
+    completions: Path
+    """A .jsonl or .parquet file with `completion` (a string, messages, or a list of several) and
+    the gold in `solution` or `answer`."""
+    out: Path = Path("runs/completions")
+    """The run folder; the result goes to OUT/evaluations."""
+    label: str | None = None
+    """Name of the result; default: the file's."""
+
+
 def evaluation_of(run: EvaluationRun) -> Evaluation:
     """The recipe's evaluation. Raises RecipeError where it has none."""
-    found = recipe.load(run.recipe)
-    if found.evaluation is None:
-        raise recipe.RecipeError(f"recipe {run.recipe} has no evaluation")
-    return found.evaluation
+    return recipe.load(run.recipe).evaluation(run.evaluation)
 
 
 def main() -> None:
+    if any(arg.split("=")[0] == "--completions" for arg in sys.argv[1:]):
+        score_completions()
+        return
     run, config = parse(EvaluationRun, evaluation_of, doc=__doc__)
     model = run.model or "@" + (run.stage or recipe.load(run.recipe).stages[-1].name)
     try:
@@ -49,7 +73,7 @@ def main() -> None:
         print(f"{label} is evaluated already")
         return
     import data
-    from align import evaluate
+    from align import evaluate, results, trained_on
     from align.models import ModelError
     from align.progress import console
     from align.rollout import EngineError
@@ -59,10 +83,25 @@ def main() -> None:
             data.validate.check_rows(config.data.rows(), "evaluate")
             console.print(f"{located.path} and {config.data.name} can be evaluated")
             return
-        summary = evaluate.evaluate(config, located, label=label, out=run.folder)
+        training = trained_on.training_of(recipe.load(run.recipe), located.path, run.folder)
+        summary = evaluate.evaluate(config, located, label=label, out=run.folder, training=training)
     except (data.DataError, EngineError, ModelError) as error:
         fail(str(error))
-    console.print(evaluate.line(summary))
+    console.print(results.line(summary), markup=False)
+
+
+def score_completions() -> None:
+    """Score ready answers."""
+    run = tyro.cli(CompletionsRun, description=__doc__, config=MARKERS)
+    import data
+    from align import completions, results
+
+    try:
+        label = run.label or run.completions.stem
+        summary = completions.score(run.completions, label=label, out=run.out)
+    except data.DataError as error:
+        fail(str(error))
+    print(results.line(summary))
 
 
 def label_of(model: str, config: Evaluation) -> str:

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
@@ -86,8 +87,9 @@ def test_overrides_reach_their_stage(chain):
 
 def test_the_second_call_reuses_and_resumes(chain):
     _, first, _, _, second = chain
-    assert "is complete, reused" not in first
-    assert "run/sft is complete, reused" in second
+    assert "run  sft: first run" in first
+    assert "reuse  sft: complete and unchanged" in second
+    assert "resume  grpo <- sft: interrupted" in second
     assert "resumed after step" in second
     assert "report: run/report.html" in second
 
@@ -100,18 +102,33 @@ def test_the_interrupted_chain_ends_as_one_that_was_not(chain, tmp_path):
     runs.check_equal(folder / "grpo", tmp_path / "grpo")
 
 
-def test_a_third_call_starts_nothing(chain):
+def test_a_third_call_starts_nothing_and_takes_less_than_3_s(chain):
     folder = chain[0]
     before = {path: path.stat().st_mtime_ns for path in (folder / "run").rglob("*")}
+    begun = time.monotonic()
     third = _call("run", *FLAGS, cwd=folder)
+    assert time.monotonic() - begun < 3.0
     assert third.returncode == 0, third.stderr
-    for stage in ("sft", "grpo"):
-        assert f"run/{stage} is complete, reused" in third.stdout
+    for stage in ("sft:", "grpo <- sft:"):
+        assert f"reuse  {stage} complete and unchanged" in third.stdout
+    assert "nothing to do; report: run/report.html" in third.stdout
     after = {path: path.stat().st_mtime_ns for path in (folder / "run").rglob("*")}
-    changed = {path.name for path in after if after[path] != before.get(path)}
-    assert changed <= {"run", "report.html", "recipe.json"}
-    assert "step 1/" not in third.stdout
-    assert "answering" not in third.stdout
+    assert {path for path in after if path.is_file() and after[path] != before.get(path)} == set()
+
+
+def test_a_look_says_what_would_run_and_why(chain):
+    folder = chain[0]
+    changed = [*FLAGS, "--grpo.optim.lr", "2e-3"]
+    listed = _call("run", *changed, "--list", cwd=folder)
+    assert listed.stdout.splitlines()[0] == "    reuse  sft: complete and unchanged"
+    assert "run again  grpo <- sft: optim: " in listed.stdout
+    dry = _call("run", *changed, "--dry-run", cwd=folder)
+    (command,) = [line for line in dry.stdout.splitlines() if "grpo.py" in line]
+    assert command.endswith("--optim.lr 2e-3 --resume")
+    assert (folder / "run" / "grpo" / "done.json").is_file()
+    assert _call("run", "--list", "--only", "gpro", cwd=folder).stderr == (
+        "error: recipe tiny has no stage called 'gpro' (there are: sft, grpo)\n"
+    )
 
 
 def test_sigterm_begins_no_next_stage_where_the_child_ends_well():
@@ -125,8 +142,8 @@ def test_sigterm_begins_no_next_stage_where_the_child_ends_well():
     )
     code = (
         "import sys\n"
-        "from align import chain\n"
-        "chain._call([sys.executable, '-c', sys.argv[1]], launched=False)\n"
+        "from align.chain.launch import call\n"
+        "call([sys.executable, '-c', sys.argv[1]], launched=False)\n"
         "print('the next stage')\n"
     )
     done = subprocess.run(
@@ -144,7 +161,7 @@ def test_check_validates_what_can_be_validated_and_writes_nothing(tmp_path):
     done = _call("run", "--check", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "sft (sft) from random:recipes/tiny_model" in done.stdout
-    assert "grpo needs @sft, which is not there yet: not checked" in done.stdout
+    assert "grpo: its 40 rows fit; its model is still to be trained" in done.stdout
     assert not (tmp_path / "run").exists()
 
 

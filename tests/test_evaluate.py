@@ -8,11 +8,13 @@ import runs
 
 import data
 from align import evaluate as module
-from align.config import Engine, Evaluation, Sampling
-from align.evaluate import evaluate, line
+from align.config import ConfigError, Engine, Evaluation, Sampling
+from align.evaluate import evaluate
 from align.locate import Located
 from align.models import load_tokenizer
+from align.results import line
 from align.rollout import Sample
+from align.trained_on import TrainingData
 
 TINY = runs.REPOSITORY / "recipes" / "tiny_model"
 
@@ -39,7 +41,7 @@ class PreparedEngine:
     def sample(self, requests):
         self.calls.append(len(requests))
         self.requests += requests
-        return [[self._sample(self.texts.pop(0))] for _ in requests]
+        return [[self._sample(self.texts.pop(0)) for _ in request.seeds] for request in requests]
 
     def _sample(self, text):
         ids = [*self.tokenizer(text, add_special_tokens=False)["input_ids"], 2]
@@ -68,19 +70,19 @@ def _problems(folder, solutions, prompts=None):
 def run(tmp_path, monkeypatch):
     """Evaluate prepared answers: (summary, rows of the .jsonl, the engine)."""
 
-    def run(texts, solutions, *, prompts=None, label="tiny", **config):
+    def run(texts, solutions, *, prompts=None, label="tiny", training=(), **config):
         engine = PreparedEngine(texts)
         monkeypatch.setattr(module, "build", lambda *_, **__: engine)
         config = Evaluation(
             data=_problems(tmp_path, solutions, prompts), engine=Engine(kind="vllm"), **config
         )
         located = Located(kind="folder", path=str(TINY))
-        summary = evaluate(config, located, label=label, out=tmp_path / "out")
-        written = tmp_path / "out" / "evaluations" / label
-        assert json.loads(written.with_suffix(".json").read_text()) == json.loads(
-            json.dumps(summary)
-        )
-        lines = written.with_suffix(".jsonl").read_text().splitlines()
+        out = tmp_path / "out"
+        summary = evaluate(config, located, label=label, out=out, training=training)
+        name = label if config.name == "evaluation" else f"{label}.{config.name}"
+        written = (out / "evaluations" / f"{name}.json").read_text()
+        assert json.loads(written) == json.loads(json.dumps(summary))
+        lines = (out / "evaluations" / f"{name}.jsonl").read_text().splitlines()
         return summary, [json.loads(line) for line in lines], engine
 
     return run
@@ -165,6 +167,72 @@ def test_seeds_differ_from_problem_to_problem_and_with_the_runs_seed(run):
     assert len({*seeds(0), *seeds(1)}) == 6
 
 
+def test_several_answers_to_each_problem(run, monkeypatch):
+    monkeypatch.setattr(module, "BATCH", 4)
+    several = {"samples": 2, "sampling": Sampling(temperature=0.7), "name": "hard"}
+    good = "<think>x</think><answer>3</answer>"
+    summary, rows, engine = run([good, "4", "3", "3", "0", "1"], ["3"] * 3, **several)
+    assert engine.calls == [2, 1]
+    assert [(row["row"], row["sample"]) for row in rows] == [
+        (i, j) for i in range(3) for j in (0, 1)
+    ]
+    assert [(row["strict"], row["lenient"]) for row in rows] == [
+        (1, 1), (0, 0), (0, 1), (0, 1), (0, 0), (0, 0)
+    ]  # fmt: skip
+    seeds = [request.seeds for request in engine.requests]
+    assert len({seed for each in seeds for seed in each}) == 6
+    assert (summary["evaluation"], summary["n"], summary["samples"]) == ("hard", 3, 2)
+    assert summary["pass"]["lenient"]["2"]["mean"] == pytest.approx(2 / 3)
+    assert summary["strict"]["mean"] == pytest.approx(1 / 6)
+    assert seeds[0][0] == module.seed_of(0, 0)
+    # The first answer is drawn as it is where there is but one.
+    _, _, alone = run(["3"] * 3, ["3"] * 3, sampling=Sampling(temperature=0.7))
+    assert [list(request.seeds) for request in alone.requests] == [[each[0]] for each in seeds]
+
+
+def test_several_answers_need_a_temperature(run):
+    with pytest.raises(ConfigError, match=r"--samples 4.*--sampling\.temperature 0\.7"):
+        run([], ["3"], samples=4)
+    with pytest.raises(ConfigError, match="--samples 0"):
+        run([], ["3"], samples=0)
+    with pytest.raises(ConfigError, match="--name a/b"):
+        run([], ["3"], name="a/b")
+
+
+def test_a_prompt_that_training_saw_is_warned_of_and_written_down(run, tmp_path, capsys):
+    (tmp_path / "seen").mkdir()
+    training = [
+        TrainingData(stage="sft", source=_problems(tmp_path / "seen", ["9"], ["Problem 1"]))
+    ]
+    summary, _, _ = run(["3"] * 3, ["3"] * 3, training=training)
+    assert (summary["contamination"]["matched"], summary["contamination"]["prompts"]) == (1, 3)
+    assert "WARNING, contamination: 1 of 3 prompts" in capsys.readouterr().out
+    summary, _, _ = run(["3"], ["3"])
+    assert summary["contamination"] is None
+
+
+def test_how_far_it_is_is_said_now_and_then(run, monkeypatch, capsys):
+    monkeypatch.setattr(module, "BATCH", 2)
+    monkeypatch.setattr(module, "REPORTED", 0.0)
+    run(["3"] * 5, ["3"] * 5)
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("answered")]
+    assert [line.split("problems")[0] for line in said] == ["answered 2 of 5 ", "answered 4 of 5 "]
+    assert all("a second" in line and "tokens/s" in line and line.endswith("left") for line in said)
+
+
+def test_countdown_is_judged_by_its_numbers(tmp_path, monkeypatch):
+    file = tmp_path / "countdown.jsonl"
+    rows = [{"nums": [3, 8, 3, 8], "target": 24}] * 2
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    texts = ["<think>x</think><answer>8/(3-8/3)</answer>", "<think>x</think><answer>24</answer>"]
+    engine = PreparedEngine(texts)
+    monkeypatch.setattr(module, "build", lambda *_, **__: engine)
+    config = Evaluation(data=data.resolve(str(file)))
+    located = Located(kind="folder", path=str(TINY))
+    summary = evaluate(config, located, label="x", out=tmp_path)
+    assert (summary["strict"]["successes"], summary["format"]["successes"]) == (1, 2)
+
+
 def test_rows_without_a_solution_are_refused_by_name(run):
     with pytest.raises(data.DataError, match="solution"):
         run(["3"], [None])
@@ -187,11 +255,13 @@ def script(tmp_path, monkeypatch):
     spec.loader.exec_module(loaded)
     seen = []
 
-    def record(config, located, *, label, out):
+    def record(config, located, *, label, out, training):
+        inside = located.path.startswith(str(tmp_path))  # both stages read one source
+        assert [each.stage for each in training] == (["sft"] if inside else [])
         seen.append((config, located, label, out))
         interval = {"mean": 0.5, "low": 0.0, "high": 1.0}
         scores = dict.fromkeys(("strict", "lenient", "format"), interval)
-        return {"label": label, "n": 1, "seconds": 0.0, **scores}
+        return {"label": label, "evaluation": config.name, "n": 1, "seconds": 0.0, **scores}
 
     monkeypatch.setattr(module, "evaluate", record)
     for stage in ("sft", "grpo"):

@@ -1,6 +1,8 @@
 """What a GRPO step computes, samples again and carries along; the rollout is prepared (`tiny`)."""
 
+import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -11,7 +13,9 @@ from datasets import Dataset
 import rewards
 from align.config import Optim
 from align.objectives.advantage import group_advantage
+from align.optim import adamw
 from align.stages import order
+from align.stages.figures import rollout_figures
 from align.stages.rolled import RewardError
 
 
@@ -52,6 +56,57 @@ def test_all_alike_leaves_no_pack(folder):
     batch = tiny.grpo_stage(folder, made).collect(1)
     assert batch.minibatches == [[]]
     assert batch.metrics["computed_tokens"] == 0
+
+
+def test_prompts_to_which_no_reward_applies_take_no_part(folder):
+    """Group 1 has no reward at all: no advantage, no pack, and no figure is a mean with it."""
+    made = tiny.rollout(2)
+    made.rewards[:] = [0.0, 1.0, 1.0, 0.0] + [None] * 4
+    for option in ({}, {"scale": "batch"}, {"advantage": "leave-one-out"},
+                   {"advantage": "reinforce++"}):  # fmt: skip
+        batch = tiny.grpo_stage(folder, made, **option).collect(1)
+        assert sum(one.sequences for one in batch.minibatches[0]) == 4
+        assert [row["advantage"] for row in batch.samples[4:]] == [0.0] * 4
+        assert all(row["advantage"] for row in batch.samples[:4])
+        assert batch.metrics["reward"] == batch.metrics["reward/recorded_reward"] == 0.5
+        assert batch.metrics["reward_std"] == pytest.approx(math.sqrt(1 / 3))
+        assert all(math.isfinite(value) for value in batch.metrics.values())
+
+
+def test_a_step_to_which_no_reward_applies_trains_nothing(folder, tmp_path):
+    made = tiny.rollout(2)
+    made.rewards[:] = [None] * 8
+    stage = tiny.grpo_stage(folder, made)
+    before = {name: p.detach().clone() for name, p in stage.context.model.named_parameters()}
+    with tiny.loop(stage, adamw(stage.context.module, Optim()), tmp_path) as loop:
+        assert loop.run(resume=False)
+    for name, parameter in stage.context.model.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+    (row,) = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert not [name for name in row if name.startswith("reward/")]
+    assert "reward" not in row and "accuracy" not in row
+    assert row["dead_groups"] == 1.0
+    assert "NaN" not in (tmp_path / "samples.jsonl").read_text()
+
+
+def test_the_most_common_text_is_counted_over_all_ranks():
+    def group(*texts):
+        return SimpleNamespace(
+            texts=texts,
+            samples=[SimpleNamespace(ids=[1], truncated=False)] * len(texts),
+            scores=[rewards.Score(value=1.0)] * len(texts),
+            dead=True,
+        )
+
+    alone = SimpleNamespace(gathered=lambda items: items)
+    here = [group("a", "b"), group("a", "\ud800")]
+    assert rollout_figures(here, alone)["most_common"] == 0.5
+    there = []
+    noted = SimpleNamespace(gathered=lambda items: there.append(items) or items)
+    rollout_figures([group("b", "b", "b")], noted)
+    both = SimpleNamespace(gathered=lambda items: items + there.pop(0))
+    assert rollout_figures(here, both)["most_common"] == 4 / 7
+    assert "most_common" not in rollout_figures([], alone)
 
 
 def test_masked_truncated_completions_neither_train_nor_count(folder):

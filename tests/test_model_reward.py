@@ -1,6 +1,8 @@
 """A reward model as a reward: its exported model's own logits, wherever rewards are taken."""
 
+import dataclasses
 import json
+import math
 import shutil
 import signal
 from unittest.mock import patch
@@ -280,8 +282,52 @@ def test_a_grpo_stage_of_a_recipe_learns_from_its_reward_model(run_folder, path)
     assert described["reward"]["terms"][0][1]["model"] == "@reward_model"
 
 
+def test_on_mixed_prompts_each_kind_has_its_reward_and_no_figure_is_a_mean_with_the_others(
+    run_folder, path
+):
+    """A gated model in a stage: found, placed, and asked about chat alone."""
+    (grpo,) = recipe(run_folder).stages[1:]
+    accuracy = rewards.Where(reward=rewards.Accuracy(), column="on", equals=("arithmetic",))
+    judge = ModelReward(model="@reward_model", precision="fp32", label="helpful")
+    stage = dataclasses.replace(
+        grpo,
+        name="mixed",
+        data=data.Mixture(
+            sources=((1.0, grpo.data), (1.0, data.Everyday(use="prompts", size=4))), origin="on"
+        ),
+        reward=rewards.WeightedSum(
+            ((1.0, accuracy), (0.5, rewards.Where(reward=judge, equals=("general", "decline"))))
+        ),
+        prompts=4,
+    )
+    assert references(stage) == [str(run_folder / "policy"), "@reward_model"]
+    run(stage, run_folder)
+    rows = stage.data.rows()
+    lines = (run_folder / "mixed" / "samples.jsonl").read_text().splitlines()
+    samples = [json.loads(line) for line in lines]
+    for sample in samples:
+        row = rows[sample["prompt_index"]]
+        if row["on"] == "arithmetic":
+            assert sample["parts"] == {"accuracy": sample["correct"], "helpful": None}
+        else:
+            (score,) = reward_of(path)([sample["completion"]], prompts=[row["prompt"]])
+            assert sample["parts"] == {"accuracy": None, "helpful": pytest.approx(score, rel=1e-4)}
+            assert (sample["solution"], sample["correct"]) == (None, None)
+            assert sample["reward"] == pytest.approx(score / 2, rel=1e-4)
+    lines = (run_folder / "mixed" / "metrics.jsonl").read_text().splitlines()
+    for metrics in map(json.loads, lines):
+        assert all(math.isfinite(value) for value in metrics.values())
+        mine = [each for each in samples if each["step"] == metrics["step"]]
+        for part in ("accuracy", "helpful"):
+            known = [each["parts"][part] for each in mine if each["parts"][part] is not None]
+            assert 0 < len(known) < len(mine)
+            assert metrics[f"reward/{part}"] == pytest.approx(sum(known) / len(known))
+
+
 def test_a_recipe_refuses_a_reward_model_that_no_stage_writes(run_folder):
-    with pytest.raises(RecipeError, match="needs '@reward_modle', but the stages before it are"):
+    with pytest.raises(
+        RecipeError, match="needs '@reward_modle', but the models of the stages before it are"
+    ):
         recipe(run_folder, model="@reward_modle")
 
 
@@ -360,3 +406,18 @@ def test_placed_reaches_into_sums(path):
     found = placed(outer, lambda name: f"runs/{name[1:]}")
     assert [each.model for each in loading(found)] == ["runs/rm", "runs/other"]
     assert [each.model for each in loading(outer)] == ["@rm", "@other"]
+
+
+def test_placed_reaches_into_gates(path):
+    gate = rewards.Where(reward=reward_of("@rm", label="helpful"), column="on", equals=("chat",))
+    outer = rewards.WeightedSum(((1.0, rewards.Accuracy()), (0.5, gate)))
+    found = placed(outer, lambda name: path)
+    assert [each.model for each in loading(found)] == [path]
+    assert [each.model for each in loading(outer)] == ["@rm"]
+    prompts = [[user("Name a letter.")]] * 2
+    scores = found.score([says("b"), says("2")], prompts=prompts, on=["chat", "math"],
+                         solution=[None, "2"])  # fmt: skip
+    (alone,) = reward_of(path)([says("b")], prompts=prompts[:1])
+    assert scores[0].parts == {"accuracy": None, "helpful": pytest.approx(alone, rel=1e-5)}
+    assert scores[0].value == pytest.approx(alone / 2, rel=1e-5)
+    assert (scores[1].value, scores[1].parts) == (1.0, {"accuracy": 1.0, "helpful": None})

@@ -99,7 +99,7 @@ def test_every_recipe_loads_under_its_own_name(name):
 @pytest.mark.parametrize("name", recipe.names())
 def test_every_stages_configuration_is_json_and_whole(name):
     found = recipe.load(name)
-    for config in (*found.stages, *([found.evaluation] if found.evaluation else [])):
+    for config in (*found.stages, *found.evaluations):
         described = folder.described(config)
         assert json.loads(json.dumps(described, allow_nan=False)) == described
         assert described["kind"] == getattr(config, "kind", "Evaluation")
@@ -127,7 +127,7 @@ def test_a_reference_to_a_later_stage_is_refused_when_the_recipe_is_built():
     with pytest.raises(RecipeError) as error:
         Recipe(name="r", stages=(_sft("a"), _grpo("b", model="@later"), _sft("later")))
     assert str(error.value) == (
-        "recipe r: stage 'b' starts from '@later', but the stages before it are: @a"
+        "recipe r: stage 'b' starts from '@later', but the models of the stages before it are: @a"
     )
 
 

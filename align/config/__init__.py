@@ -4,6 +4,7 @@ Values live in `recipes/`; every field here is also a dotted flag of the stage's
 (`--optim.lr 2e-6`). Nothing here imports torch, so `--help` answers at once.
 """
 
+from align.config.distill import Distill
 from align.config.parts import (
     Checkpoints,
     Compute,
@@ -14,18 +15,22 @@ from align.config.parts import (
     Optim,
     Sampling,
     Stage,
+    Training,
 )
 from align.config.passes import Dpo, Kto, Passes, RewardModel, Sft
 from align.config.rollouts import Grpo, Ppo, Rollouts
+from align.config.sampled import Keep, Sample
 
 __all__ = [
     "Checkpoints",
     "Compute",
     "ConfigError",
+    "Distill",
     "Dpo",
     "Engine",
     "Evaluation",
     "Grpo",
+    "Keep",
     "Kto",
     "Lora",
     "Optim",
@@ -33,7 +38,9 @@ __all__ = [
     "Ppo",
     "RewardModel",
     "Rollouts",
+    "Sample",
     "Sampling",
     "Sft",
     "Stage",
+    "Training",
 ]

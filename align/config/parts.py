@@ -95,14 +95,21 @@ class Checkpoints:
 class Engine:
     """What samples completions."""
 
-    kind: Literal["vllm", "hf"] = "vllm"
-    """vllm: in this process; hf: `generate` of the trained model, slower, bit-exact on resume."""
+    kind: Literal["vllm", "hf", "server"] = "vllm"
+    """vllm: in this process; hf: `generate` of the trained model, slower, bit-exact on resume;
+    server: a vLLM server of its own, whose weights stay as they are."""
     gpu_memory: float = 0.35
     """Share of the GPU's memory for vLLM's weights and KV cache."""
     cpu_cache: float = 1.0
     """GiB of KV cache where vLLM runs on the CPU."""
     eager: bool = True
     """No graph capture: starts in seconds, samples slower on a GPU."""
+    url: str = "http://127.0.0.1:8000"
+    """server: where it listens."""
+    served: str = ""
+    """server: the model's name there; default: the only one it serves."""
+    time_limit: float = 600.0
+    """server: seconds that one completion may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,9 +136,14 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """What every training stage has."""
+    """What every stage has."""
 
     kind: ClassVar[str]
+    rows_kind: ClassVar[str] = ""
+    """What the validator calls the rows it reads, where that is not the stage's own kind."""
+    writes: ClassVar[Literal["policy", "scorer", "data"]] = "policy"
+    free: ClassVar[tuple[str, ...]] = ()
+    """Fields that a resumed stage may be given anew."""
 
     name: str
     """Folder of the stage inside the run folder, and what `@name` refers to."""
@@ -140,10 +152,7 @@ class Stage:
     data: Source
     """A file (.jsonl, .parquet), a known name such as gsm8k, or a hub id."""
     seed: int = 0
-    optim: Optim = field(default_factory=Optim)
-    lora: Lora = field(default_factory=Lora)
     compute: Compute = field(default_factory=Compute)
-    checkpoints: Checkpoints = field(default_factory=Checkpoints)
     trust_remote_code: bool = False
     """Runs code that ships with the model: only for models that you have read."""
 
@@ -155,15 +164,36 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Training(Stage):
+    """What every stage that trains a model has."""
+
+    optim: Optim = field(default_factory=Optim)
+    lora: Lora = field(default_factory=Lora)
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Held-out problems, answered greedily by default and scored strictly and leniently."""
 
     data: Source
     """A file (.jsonl, .parquet), a known name such as gsm8k:test, or a hub id."""
+    name: str = "evaluation"
+    """What its results and its flags are called."""
     engine: Engine = field(default_factory=lambda: Engine(gpu_memory=0.8))
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.0))
+    samples: int = 1
+    """Answers to each problem; above 1 (pass@k, maj@k) they need a temperature above 0."""
     limit: int = 0
     """Problems; 0: all."""
     seed: int = 0
     trust_remote_code: bool = False
     """Runs code that ships with the model: only for models that you have read."""
+
+    def __post_init__(self) -> None:
+        plain = self.name.replace("-", "").replace("_", "").isalnum()
+        require(plain, "name", self.name, "letters, digits, - and _")
+        require(self.samples > 0, "samples", self.samples, "at least 1")
+        greedy = self.samples > 1 and self.sampling.temperature == 0
+        require(not greedy, "samples", self.samples, "1 at a temperature of 0, where all answers "
+                "would be the same; add --sampling.temperature 0.7")  # fmt: skip

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from align.config.parts import Optim, Stage, require
+from align.config.parts import Optim, Training, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class Passes(Stage):
+class Passes(Training):
     """Epochs over rows, so many an optimizer step."""
 
     epochs: float = 1.0
@@ -40,6 +40,7 @@ class RewardModel(Passes):
     """Reward model: Bradley-Terry (arXiv 2009.01325) on pairs, one score a sequence."""
 
     kind: ClassVar[str] = "reward_model"
+    writes: ClassVar[Literal["policy", "scorer", "data"]] = "scorer"
 
     name: str = "reward_model"
     optim: Optim = field(default_factory=lambda: Optim(lr=1e-5, schedule="linear", warmup=0.05))
@@ -63,6 +64,7 @@ class Dpo(Passes):
     """Direct preference optimisation (arXiv 2305.18290), IPO (2310.12036), hinge (2305.10425)."""
 
     kind: ClassVar[str] = "dpo"
+    rows_kind: ClassVar[str] = "preference"
 
     name: str = "dpo"
     optim: Optim = field(default_factory=lambda: Optim(lr=5e-7, schedule="linear", warmup=0.1))

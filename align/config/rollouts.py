@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from align.config.parts import Engine, Sampling, Stage, require
+from align.config.parts import Engine, Sampling, Training, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rollouts(Stage):
+class Rollouts(Training):
     """A rollout a step: completions are sampled, scored, and stepped along."""
 
     reward: Callable[..., Any]

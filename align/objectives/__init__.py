@@ -23,4 +23,5 @@ from.
     value       the critic's loss
     preference  DPO, IPO and hinge on pairs, KTO on single completions
     ranking     Bradley-Terry for reward models, with margin and centring
+    distill     forward, reverse and Jensen-Shannon divergence of a student from a teacher
 """

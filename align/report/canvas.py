@@ -2,93 +2,163 @@
 
 Matplotlib knows no CSS variables: it draws with stand-in colours, which are replaced afterwards.
 Texts stay texts (small, and in the page's font); ids are deterministic and unique to the chart, for
-several charts share one HTML document. No text of a run enters an SVG: titles and legends are HTML.
+several charts share one HTML document. No text of a run enters an SVG of the page: titles and
+legends are HTML there. A picture for a paper is the same drawing in fixed colours and carries them.
 """
 
 import io
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SIZE = (3.0, 1.72)  # inches; 216 × 124 units of the SVG, a third larger on the screen
 TOP, BOTTOM = 0.232, 0.404  # inches above and below the axes, for the unit and the labels
-SERIES = [f"#01020{i}" for i in range(1, 8)]
-MUTED, LINE = "#010210", "#010211"
-COLOURS = {colour: f"var(--series-{i})" for i, colour in enumerate(SERIES, start=1)} | {
-    MUTED: "var(--muted)",
-    LINE: "var(--line)",
+TITLE = 0.2  # inches more above, where a picture carries its own title
+DPI = 300  # of a picture's pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Palette:
+    """Colours by role: of the series, of texts, of lines, of texts that matter."""
+
+    series: tuple[str, ...]
+    muted: str
+    line: str
+    ink: str
+
+    def of(self, index: int) -> str:
+        """The colour of the index-th series; they repeat after the last."""
+        return self.series[index % len(self.series)]
+
+
+# Stand-ins, which become the page's variables; and what they are on white paper.
+PAGE = Palette(
+    series=tuple(f"#01020{i}" for i in range(1, 8)), muted="#010210", line="#010211", ink="#010212"
+)
+PAPER = Palette(
+    series=("#1f5fae", "#c2700f", "#17724a", "#8451a8", "#8a929b", "#b3382c", "#2b8f9c"),
+    muted="#5d6671",
+    line="#dfe3e6",
+    ink="#1b1f24",
+)
+COLOURS = {colour: f"var(--series-{i})" for i, colour in enumerate(PAGE.series, start=1)} | {
+    PAGE.muted: "var(--muted)",
+    PAGE.line: "var(--line)",
+    PAGE.ink: "var(--ink)",
 }
-STYLE = {
-    "svg.fonttype": "none",
-    "font.size": 8,
-    "text.parse_math": False,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": MUTED,
-    "axes.titlecolor": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": LINE,
-    "grid.linewidth": 0.6,
-    "xtick.color": LINE,
-    "ytick.color": LINE,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": MUTED,
-    "ytick.left": False,
-    "xtick.major.size": 3,
-}
 
 
-def svg(
-    draw: Callable[["Axes"], None],
-    *,
-    unit: str,
-    salt: str,
-    size: tuple[float, float] = SIZE,
-) -> str:
-    """One chart: `draw` gets axes made for values over steps and may set them otherwise.
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """A chart that is still to be drawn: on the page, or as a picture.
 
-    unit: stands above the vertical axis. salt: what the chart's ids are made unique by.
+    draw: gets axes made for values over steps, and may set them otherwise. unit: stands above the
+    vertical axis. salt: what the chart's ids are made unique by. title, legend: words that the page
+    has in its HTML, and that a picture carries in itself; the legend names the series in order.
     """
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    with matplotlib.rc_context(STYLE | {"svg.hashsalt": ascii(salt)}):
-        figure = Figure(figsize=size)
-        FigureCanvasSVG(figure)
-        figure.subplots_adjust(
-            left=0.15, right=0.985, top=1 - TOP / size[1], bottom=BOTTOM / size[1]
-        )
-        axes = figure.add_subplot()
-        axes.margins(x=0.02)
-        # The unit stands above the axis: a rotated label would take a tenth of so small a chart.
-        axes.set_title(unit, loc="left", fontsize=8, x=-0.17, pad=5)
-        axes.set_xlabel("step", loc="right", labelpad=1)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(4))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-        draw(axes)
+    draw: Callable[["Axes", Palette], None]
+    unit: str
+    salt: str
+    title: str = ""
+    legend: tuple[str, ...] = ()
+    size: tuple[float, float] = SIZE
+
+
+def svg(drawing: Drawing) -> str:
+    """The chart as an inline SVG of the page, without its title and legend."""
+    import matplotlib
+
+    with matplotlib.rc_context(_style(PAGE) | {"svg.hashsalt": ascii(drawing.salt)}):
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True)
+        _figure(drawing, PAGE).savefig(buffer, format="svg", transparent=True)
     return _inline(buffer.getvalue())
 
 
-def series(index: int) -> str:
-    """The stand-in colour of the index-th series; they repeat after the last."""
-    return SERIES[index % len(SERIES)]
+def save(drawing: Drawing, path: Path) -> list[Path]:
+    """The chart with title and legend as path.svg and path.png, in dark ink on white."""
+    import matplotlib
+
+    written = [path.with_name(f"{path.name}.{kind}") for kind in ("svg", "png")]
+    with matplotlib.rc_context(_style(PAPER) | {"svg.hashsalt": ascii(drawing.salt)}):
+        figure = _figure(drawing, PAPER, room=TITLE if drawing.title else 0.0)
+        if drawing.title:
+            figure.suptitle(drawing.title, x=0.02, y=0.985, ha="left", va="top", fontsize=9)
+        if drawing.legend:
+            handles = [_patch(PAPER.of(i)) for i in range(len(drawing.legend))]
+            below = {"loc": "upper left", "bbox_to_anchor": (0.1, 0.0), "frameon": False}
+            figure.legend(handles, drawing.legend, ncols=min(3, len(handles)), **below)
+        for file in written:
+            dated = {"Date": None} if file.suffix == ".svg" else {}
+            figure.savefig(file, dpi=DPI, bbox_inches="tight", facecolor="white", metadata=dated)
+    return written
+
+
+def _patch(colour: str) -> Any:
+    from matplotlib.patches import Patch
+
+    return Patch(color=colour, linewidth=0)
+
+
+def _figure(drawing: Drawing, palette: Palette, *, room: float = 0.0) -> "Figure":
+    """The axes with what is drawn on them; room: inches above them for a title."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    width, height = drawing.size[0], drawing.size[1] + room
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    figure.subplots_adjust(
+        left=0.15, right=0.985, top=1 - (TOP + room) / height, bottom=BOTTOM / height
+    )
+    axes = figure.add_subplot()
+    axes.margins(x=0.02)
+    # The unit stands above the axis: a rotated label would take a tenth of so small a chart.
+    axes.set_title(drawing.unit, loc="left", fontsize=8, x=-0.17, pad=5)
+    axes.set_xlabel("step", loc="right", labelpad=1)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    drawing.draw(axes, palette)
+    return figure
+
+
+def _style(palette: Palette) -> dict[str, object]:
+    return {
+        "svg.fonttype": "none",
+        "font.size": 8,
+        "text.parse_math": False,
+        "text.color": palette.ink,
+        "axes.edgecolor": palette.line,
+        "axes.labelcolor": palette.muted,
+        "axes.titlecolor": palette.muted,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.spines.left": False,
+        "axes.grid": True,
+        "axes.grid.axis": "y",
+        "axes.axisbelow": True,
+        "grid.color": palette.line,
+        "grid.linewidth": 0.6,
+        "xtick.color": palette.line,
+        "ytick.color": palette.line,
+        "xtick.labelcolor": palette.muted,
+        "ytick.labelcolor": palette.muted,
+        "ytick.left": False,
+        "xtick.major.size": 3,
+    }
 
 
 def colour(index: int) -> str:
     """The CSS colour of the index-th series, for the legend."""
-    return COLOURS[series(index)]
+    return COLOURS[PAGE.of(index)]
 
 
 def short(value: float) -> str:

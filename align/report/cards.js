@@ -46,15 +46,21 @@ function completion(text, needle) {
   return box;
 }
 
-function card(row, needle, chosen) {
-  const box = make("article", chosen ? "card chosen" : "card");
+/** One completion with its figures. place: says where it is from, instead of the sample's number. */
+function card(row, needle, place) {
+  const box = make("article", "card");
   const head = make("header");
   const verdict = { 1: ["✓ right", "right-answer"], 0: ["✗ wrong", "wrong-answer"] }[row.correct];
-  const who = make("span", "label", isThere(row.sample) ? `sample ${show(row.sample)} ` : "");
+  const who = make("span", "label");
+  const from = place || (isThere(row.sample) ? `sample ${show(row.sample)}` : "");
+  if (from) who.append(make("span", "", from));
   if (verdict) who.append(make("span", verdict[1], verdict[0]));
-  const reward = make("span", "label", "reward ");
-  reward.append(make("span", "reward", show(row.reward)));
-  head.append(who, reward);
+  head.append(who);
+  if (isThere(row.reward)) {
+    const reward = make("span", "label", "reward ");
+    reward.append(make("span", "reward", show(row.reward)));
+    head.append(reward);
+  }
   const figures = make("dl", "figures");
   // What a stage does not measure takes no place.
   const figure = (name, value, alert) => {
@@ -68,7 +74,10 @@ function card(row, needle, chosen) {
   figure("length", row.length);
   if (row.truncated) figure("truncated", "yes", true);
   if (row.outcome && row.outcome !== "ok") figure("outcome", row.outcome, true);
-  box.append(head, figures, completion(row.completion, needle));
+  if (isThere(row.kept)) figure(row.kept ? "kept" : "rejected", row.kept ? "yes" : row.reason || "yes", !row.kept);
+  box.append(head);
+  if (figures.childElementCount) box.append(figures);
+  box.append(completion(row.completion, needle));
   return box;
 }
 
@@ -86,4 +95,31 @@ function question(group, needle) {
     prompt.append(gold);
   }
   return prompt;
+}
+
+function button(text, title, action) {
+  const element = make("button", "", text);
+  element.type = "button";
+  element.title = title;
+  element.setAttribute("aria-label", title);
+  element.addEventListener("click", action);
+  return element;
+}
+
+/** A labelled group of controls in a bar. */
+function field(label, ...controls) {
+  const box = make("div", "field");
+  const line = make("div");
+  line.append(...controls);
+  for (const control of controls) if (control.tagName !== "BUTTON") control.setAttribute("aria-label", label);
+  box.append(make("span", "", label), line);
+  return box;
+}
+
+/** A select of [value, words] pairs that calls back with the chosen value. */
+function choice(pairs, action) {
+  const select = make("select");
+  select.append(...pairs.map(([value, words]) => new Option(words, value)));
+  select.addEventListener("change", () => action(select.value));
+  return select;
 }

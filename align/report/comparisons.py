@@ -5,15 +5,17 @@ A stage's parent is what it starts from (`model="@sft"`), or the models from out
 Stages that start from the same model are siblings, and which of them is the better is a question
 of its own: two differences from a common parent do not answer it. Evaluations are paired row by
 row, by the data set's row index, and only where both saw the same prompt; the interval of each
-alone says nothing about that pairing.
+alone says nothing about that pairing. One answer a problem makes an exact test; where a problem was
+answered several times its share of right answers is what is paired, by a bootstrap over problems.
 """
 
 from dataclasses import dataclass
 from itertools import combinations, groupby
 
 from align import statistics
+from align.references import layers_of
 from align.report import shares
-from align.report.evaluations import Evaluation
+from align.report.evaluations import Evaluation, asked
 from align.report.folder import Row, Run
 from align.statistics import Paired
 
@@ -43,41 +45,31 @@ class Change:
         return self.after.data
 
 
-def changes(evaluations: list[Evaluation], run: Run) -> tuple[list[Change], list[str]]:
-    """Of each data set, parents first and then siblings, where they share rows; and notes.
-
-    An evaluation that answers a problem more than once has no one verdict to pair: a note says so.
-    """
+def changes(evaluations: list[Evaluation], run: Run) -> list[Change]:
+    """Of each evaluation, parents first and then siblings, where they share rows."""
     origins = {stage.name: _origin(stage.config) for stage in run.stages}
-    found, notes = [], []
-    for _, same in groupby(evaluations, key=lambda e: e.data):
+    found = []
+    for _, same in groupby(evaluations, key=lambda e: (e.data, e.name)):
         group = list(same)
-        single = [e for e in group if _answers_once(e)]
-        notes += [
-            f"{e.label} answers some problems of {e.data} more than once and is not paired."
-            for e in group
-            if not _answers_once(e)
-        ]
         found += [
             _change(before, after)
-            for after in single
-            if (before := _before(after, single, origins)) is not None
+            for after in group
+            if (before := _before(after, group, origins)) is not None
         ]
         found += [
             _change(before, after, common=_common(origins[after.stage]))
-            for before, after in _siblings(single, origins)
+            for before, after in _siblings(group, origins)
         ]
-    return [change for change in found if change.tests], notes
+    return [change for change in found if change.tests]
 
 
-def _answers_once(evaluation: Evaluation) -> bool:
-    indexed = sum(row.get("row") is not None for row in evaluation.rows)
-    return len(_by_index(evaluation)) == indexed
-
-
-def _by_index(evaluation: Evaluation) -> dict[str, Row]:
-    """Its rows by the data set's row index, whose text is hashable whatever the file holds."""
-    return {repr(row["row"]): row for row in evaluation.rows if row.get("row") is not None}
+def _by_problem(evaluation: Evaluation) -> dict[tuple[str, str], list[Row]]:
+    """Its answers by row index and prompt, whose text is hashable whatever the file holds."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in evaluation.rows:
+        if row.get("row") is not None:
+            found.setdefault((repr(row["row"]), repr(row.get("prompt"))), []).append(row)
+    return found
 
 
 def _origin(config: Row) -> str:
@@ -86,7 +78,9 @@ def _origin(config: Row) -> str:
 
 
 def _common(origin: str) -> str:
-    return origin[1:] if origin.startswith("@") else "the same model"
+    keep, model = layers_of(origin)
+    common = model[1:] if model.startswith("@") else "the same model"
+    return f"{keep} layers of {common}" if keep else common
 
 
 def _before(
@@ -139,29 +133,38 @@ def _siblings(
 
 
 def _change(before: Evaluation, after: Evaluation, *, common: str = "") -> Change:
-    earlier, later = _by_index(before), _by_index(after)
-    pairs = [
-        (earlier[index], row)
-        for index, row in later.items()
-        if index in earlier and row.get("prompt") == earlier[index].get("prompt")
-    ]
-    both = [name for name in before.proportions if name in after.proportions]
+    earlier, later = _by_problem(before), _by_problem(after)
+    pairs = [(earlier[key], answers) for key, answers in later.items() if key in earlier]
     tests = {}
-    for metric in both:
-        verdicts = [(b[metric], a[metric]) for b, a in pairs if _judged(b, a, metric)]
-        if verdicts and metric not in UNTESTED:
-            tests[metric] = statistics.paired(*zip(*verdicts, strict=True))
+    for metric in (name for name in before.proportions if name in after.proportions):
+        test = _test(pairs, metric) if metric not in UNTESTED else None
+        if test is not None:
+            tests[metric] = test
     return Change(before=before, after=after, n=len(pairs), tests=tests, common=common)
 
 
-def _judged(before: Row, after: Row, metric: str) -> bool:
-    return before.get(metric) in (0, 1) and after.get(metric) in (0, 1)
+def _test(pairs: list[tuple[list[Row], list[Row]]], metric: str) -> Paired | None:
+    """Over the problems that both answers were judged on; None where there are too few."""
+    judged = [(_verdicts(b, metric), _verdicts(a, metric)) for b, a in pairs]
+    judged = [(b, a) for b, a in judged if b and a]
+    if not judged:
+        return None
+    if all(len(b) == len(a) == 1 for b, a in judged):
+        return statistics.paired([b[0] for b, _ in judged], [a[0] for _, a in judged])
+    if len(judged) < 2:
+        return None
+    means = [(sum(b) / len(b), sum(a) / len(a)) for b, a in judged]
+    return statistics.paired_means([b for b, _ in means], [a for _, a in means])
+
+
+def _verdicts(answers: list[Row], metric: str) -> list[int]:
+    return [row[metric] for row in answers if row.get(metric) in (0, 1)]
 
 
 def lines(found: list[Change]) -> list[str]:
     """The tests in sentences, for the terminal."""
     return [
-        f"{change.name} ({change.data}, {metric}): {shares.points(test)} "
+        f"{change.name} ({asked(change.after)}, {metric}): {shares.points(test)} "
         f"[{shares.interval(test)}], {test.better} better, {test.worse} worse, "
         f"{shares.p_value(test)}: {shares.verdict(test, metric)}"
         for change in found

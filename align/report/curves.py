@@ -16,6 +16,8 @@ KNOWN = {
     "reward": ("Reward", "Reward", "reward"),
     "reward_std": ("Reward", "Spread of rewards", "standard deviation"),
     "accuracy": ("Behaviour", "Accuracy", "share right"),
+    "samples": ("Sampling", "Samples", "samples"),
+    "kept": ("Sampling", "Kept", "samples"),
     "length": ("Behaviour", "Completion length", "tokens"),
     "truncated": ("Behaviour", "Truncated", "share of completions"),
     "dead_groups": ("Behaviour", "Dead groups", "share of groups"),
@@ -38,11 +40,20 @@ KNOWN = {
     "grad_norm": ("Optimization", "Gradient norm", "L2 norm"),
     "lr": ("Optimization", "Learning rate", "rate"),
     "tokens": ("Optimization", "Trained tokens", "tokens per step"),
+    "computed_tokens": ("Optimization", "Computed tokens", "tokens per step"),
+    "most_common": ("Behaviour", "Most common completion", "share of completions"),
 }
 RAW_ACCURACY = ("Behaviour", "Raw accuracy", "share of answers right")
 IMPLICIT = "β × log-ratio, nats"  # the implicit reward of DPO and KTO
 # The same key means another thing in another kind of stage.
 OF_KIND = {
+    "sample": {"tokens": ("Sampling", "Sampled tokens", "tokens per batch")},
+    "distill": {
+        "loss": ("Optimization", "Divergence from the teacher", "nats per token"),
+        "kl/forward": ("Policy", "Forward KL, teacher to student", "nats per token"),
+        "kl/reverse": ("Policy", "Reverse KL, student to teacher", "nats per token"),
+        "on_policy": ("Behaviour", "Completed by the student", "share of prompts"),
+    },
     "grpo": {"accuracy": RAW_ACCURACY},
     "ppo": {"accuracy": RAW_ACCURACY},
     "reward_model": {
@@ -62,8 +73,22 @@ OF_KIND = {
         "rejected": ("Preference", "Implicit reward, undesirable", IMPLICIT),
     },
 }
-FAMILIES = {"reward": ("Reward", "reward"), "mismatch": ("Policy", "sampler against trainer")}
-SECTIONS = ("Reward", "Behaviour", "Preference", "Policy", "Critic", "Optimization", "Other")
+FAMILIES = {
+    "reward": ("Reward parts", "reward"),
+    "mismatch": ("Policy", "sampler against trainer"),
+    "rejected": ("Sampling", "samples"),
+}
+SECTIONS = (
+    "Reward",
+    "Reward parts",
+    "Sampling",
+    "Behaviour",
+    "Preference",
+    "Policy",
+    "Critic",
+    "Optimization",
+    "Other",
+)
 TIME_ORDER = ("sample", "score", "train", "sync")
 
 
@@ -88,14 +113,15 @@ class Panel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TimeSplit:
-    """Seconds of each step by activity: `parts[name]` is as long as `steps`."""
+class Split:
+    """What each step took, in `unit`, by part: `parts[name]` is as long as `steps`."""
 
+    unit: str
     steps: list[int]
     parts: dict[str, list[float]]
 
     def shares(self) -> dict[str, tuple[float, float]]:
-        """Of each part: mean seconds a step, and share of the whole."""
+        """Of each part: the mean of a step, and the share of the whole."""
         sums = {name: sum(values) for name, values in self.parts.items()}
         whole = sum(sums.values()) or 1.0
         return {name: (total / len(self.steps), total / whole) for name, total in sums.items()}
@@ -153,7 +179,7 @@ def _unnamed(key: str) -> tuple[str, str, str]:
     return section, words[:1].upper() + words[1:], unit
 
 
-def time_split(metrics: Sequence[Row]) -> TimeSplit | None:
+def time_split(metrics: Sequence[Row]) -> Split | None:
     """sample, score, train, sync, whatever else was timed, and `other`: the total less these."""
     rows = [row for row in metrics if any(key.startswith("seconds") for key in row)]
     if not rows:
@@ -172,7 +198,32 @@ def time_split(metrics: Sequence[Row]) -> TimeSplit | None:
         parts["other" if order else "total"] = [
             old + new for old, new in zip(parts.get("other", [0.0] * len(rest)), rest, strict=True)
         ]
-    return TimeSplit(steps=[row["step"] for row in rows], parts=parts) if parts else None
+    if not parts:
+        return None
+    return Split(unit="seconds", steps=[row["step"] for row in rows], parts=parts)
+
+
+def token_split(metrics: Sequence[Row]) -> Split | None:
+    """Tokens that a step computed: those of completions that trained, and what they stand on.
+
+    `computed_tokens` counts what went through the model, each prompt once for its whole group;
+    `tokens` those of it that the loss is taken over. The rest are prompts.
+    """
+    rows = [row for row in metrics if {"tokens", "computed_tokens"} <= row.keys()]
+    counts = [(number(row["tokens"]), number(row["computed_tokens"])) for row in rows]
+    if not rows or any(not (t is not None and c is not None and 0 <= t <= c) for t, c in counts):
+        return None
+    trained = [t or 0.0 for t, _ in counts]
+    return Split(
+        unit="tokens",
+        steps=[row["step"] for row in rows],
+        parts={
+            "completions, trained on": trained,
+            "prompts, computed once a group": [
+                (c or 0) - t for t, (_, c) in zip(trained, counts, strict=True)
+            ],
+        },
+    )
 
 
 def _seconds(value: object) -> float:

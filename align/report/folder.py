@@ -10,17 +10,30 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
-STAGE_FILES = ("config.json", "metrics.jsonl", "samples.jsonl", "heldout.json")
+STAGE_FILES = (
+    "config.json",
+    "metrics.jsonl",
+    "samples.jsonl",
+    "heldout.json",
+    "manifest.json",
+    "watch.jsonl",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stage: its configuration and its log, a row for each step in order."""
+    """One stage: its configuration, and its log with a row for each step in order.
+
+    manifest: what it was made from (inputs, data, code, libraries); empty where none was written.
+    warnings: what the watch over the log has warned of.
+    """
 
     name: str
     path: Path
     config: Row
     metrics: list[Row]
+    manifest: Row = field(default_factory=dict)
+    warnings: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -39,18 +52,19 @@ class Stage:
 
     @property
     def status(self) -> str:
-        if (self.path / "model").is_dir():
+        if (self.path / "model").is_dir() or (self.path / "done.json").is_file():
             return "finished"
         return "unfinished" if self.metrics else "not started"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run folder: recipe.json and the stages, in the recipe's order."""
+    """A run folder: recipe.json, the stages in the recipe's order, and what the chain did last."""
 
     out: Path
     recipe: Row
     stages: list[Stage]
+    chain: Row = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -113,12 +127,16 @@ def read_stage(path: Path) -> Stage:
     config, config_notes = read_json(path / "config.json")
     rows, notes = read_rows(path / "metrics.jsonl")
     by_step = {row["step"]: row for row in rows if isinstance(row.get("step"), int)}
+    manifest, manifest_notes = read_json(path / "manifest.json")
+    warnings, warning_notes = read_rows(path / "watch.jsonl")
     return Stage(
         name=path.name,
         path=path,
         config=config,
         metrics=[by_step[step] for step in sorted(by_step)],
-        notes=config_notes + notes,
+        manifest=manifest,
+        warnings=warnings,
+        notes=config_notes + notes + manifest_notes + warning_notes,
     )
 
 
@@ -130,6 +148,7 @@ def read_run(out: Path) -> Run:
             f"python scripts/run.py --recipe NAME --out {out}"
         )
     recipe, notes = read_json(out / "recipe.json")
+    chain, chain_notes = read_json(out / "chain.json")
     stages = recipe.get("stages")
     planned = [name for name in stages if isinstance(name, str)] if isinstance(stages, list) else []
     present = [
@@ -141,5 +160,9 @@ def read_run(out: Path) -> Run:
     # A name is one folder inside the run, whatever recipe.json says.
     safe = [name for name in names if Path(name).name == name]
     return Run(
-        out=out, recipe=recipe, stages=[read_stage(out / name) for name in safe], notes=notes
+        out=out,
+        recipe=recipe,
+        stages=[read_stage(out / name) for name in safe],
+        chain=chain,
+        notes=notes + chain_notes,
     )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from align.report import heldout, shares
 from align.report.comparisons import Change
+from align.report.evaluations import asked
 from align.report.heldout import Heldout
 
 
@@ -13,14 +14,14 @@ def sentences(reward_models: Mapping[str, Heldout | None], changes: list[Change]
     reward_models: by stage; None for a stage that has no held-out pairs.
     """
     said = [heldout.sentence(stage, found) for stage, found in reward_models.items() if found]
-    for data in dict.fromkeys(change.data for change in changes):
-        said += [_sentence(change) for change in _latest(changes, data)]
+    for name in dict.fromkeys(asked(change.after) for change in changes):
+        said += [_sentence(change) for change in _latest(changes, name)]
     return said
 
 
-def _latest(changes: list[Change], data: str) -> list[Change]:
+def _latest(changes: list[Change], name: str) -> list[Change]:
     """The last stage against its parent, its siblings against theirs, and these with each other."""
-    group = [change for change in changes if change.data == data]
+    group = [change for change in changes if asked(change.after) == name]
     trained = [change for change in group if not change.common]
     if not trained:
         return group
@@ -40,12 +41,12 @@ def _sentence(change: Change) -> str:
     if change.common:
         return (
             f"{after.label} against {before.label}, both from {change.common}: "
-            f"{shares.verdict(test, metric)} on {change.data} ({figures})."
+            f"{shares.verdict(test, metric)} on {asked(change.after)} ({figures})."
         )
     now, then = (f"{100 * e.proportions[metric].mean:.1f} %" for e in (after, before))
     did = (
-        f"{after.label} answers {now} of {change.data} strictly right"
+        f"{after.label} answers {now} of {asked(change.after)} strictly right"
         if metric == "strict"
-        else f"{after.label}: {metric.replace('_', ' ')} {now} on {change.data}"
+        else f"{after.label}: {metric.replace('_', ' ')} {now} on {asked(change.after)}"
     )
     return f"{did}, {before.label} {then}: {shares.verdict(test, metric)} ({figures})."

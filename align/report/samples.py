@@ -1,13 +1,10 @@
 """The sampled completions that go into the page: all of them, or as many as fit.
 
-What a model writes is hostile text. It enters the page as JSON in ASCII whose `<`, `>` and `&` are
-escaped, so no completion can end the script element it lies in, and the page's script shows it as
-text only. A log of gigabytes is read line by line: the first pass keeps offsets and sizes, the
-second reads the chosen.
+`payload.py` says how they get there. A log of gigabytes is read line by line: the first pass keeps
+offsets and sizes, the second reads the chosen.
 """
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,35 +14,30 @@ from align.report.folder import Row, json_lines, row_at, unreadable
 LONGEST_TEXT = 20_000  # characters of one prompt or completion
 # Below this many steps prompts are left out instead, so that progress stays visible.
 FEWEST_STEPS = 12
-FIELDS = ("sample", "reward", "advantage", "correct", "length", "truncated", "outcome", "parts")
-_ESCAPES = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
+FIELDS = (
+    "sample",
+    "reward",
+    "advantage",
+    "correct",
+    "length",
+    "truncated",
+    "outcome",
+    "parts",
+    "kept",
+    "reason",
+)
 
-# step → prompt_index → [(byte offset, bytes in the page)] in the order sampled
+# step → prompt_index → [(byte offset, bytes of JSON)] in the order sampled
 Index = dict[int, dict[Any, list[tuple[int, int]]]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """The JSON for the page, and what to say about what it leaves out."""
+    """What the page gets, and what to say about what it leaves out."""
 
-    json: str
+    groups: list[Row]
     completions: int
     notes: list[str]
-
-
-def embed(value: object) -> str:
-    """JSON that is inert inside <script>: ASCII (U+2028 is escaped too), none of `<`, `>`, `&`."""
-    text = json.dumps(_finite(value), separators=(",", ":"), allow_nan=False)
-    return text.translate(_ESCAPES)
-
-
-def _finite(value: object) -> object:
-    """JSON has no NaN and no infinity: they become the words, which the page shows as they are."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {str(key): _finite(inner) for key, inner in value.items()}
-    return [_finite(inner) for inner in value] if isinstance(value, list) else value
 
 
 def clip(value: object) -> str:
@@ -68,7 +60,7 @@ def spaced(n: int, count: int) -> list[int]:
 
 
 def read_samples(path: Path, *, budget: int) -> Samples | None:
-    """The samples of one stage within `budget` bytes of the page; None where there are none."""
+    """The samples of one stage within `budget` bytes of JSON; None where there are none."""
     if not path.is_file():
         return None
     index, bad = _index(path)
@@ -82,8 +74,18 @@ def read_samples(path: Path, *, budget: int) -> Samples | None:
             for offsets in prompts
         ]
     kept = sum(len(group["rows"]) for group in groups)
-    notes = unreadable(path, bad) + _left_out(index, chosen, kept)
-    return Samples(json=embed({"groups": groups}), completions=kept, notes=notes)
+    notes = unreadable(path, bad) + _left_out(path, index, chosen, kept)
+    return Samples(groups=groups, completions=kept, notes=notes)
+
+
+def budgets(sizes: list[int], total: int) -> list[int]:
+    """What each log may take of `total` bytes: what it needs, or an equal share of what is left."""
+    granted = [0] * len(sizes)
+    left, order = total, sorted(range(len(sizes)), key=lambda i: sizes[i])
+    for place, index in enumerate(order):
+        granted[index] = min(sizes[index], left // (len(order) - place))
+        left -= granted[index]
+    return granted
 
 
 def _index(path: Path) -> tuple[Index, int]:
@@ -96,7 +98,7 @@ def _index(path: Path) -> tuple[Index, int]:
         prompts = index.setdefault(row["step"], {})
         key = json.dumps(row.get("prompt_index"))
         new = key not in prompts  # the first of a group brings the prompt along
-        size = len(embed(_group(row["step"], [row]) if new else _compact(row)))
+        size = len(json.dumps(_group(row["step"], [row]) if new else _compact(row)))
         prompts.setdefault(key, []).append((offset, size + 1))
     return index, bad
 
@@ -148,18 +150,20 @@ def _group(step: int, rows: list[Row]) -> Row:
 
 
 def _compact(row: Row) -> Row:
-    return {"completion": clip(row.get("completion"))} | {key: row.get(key) for key in FIELDS}
+    """The figures that are there: what a stage does not measure takes no place."""
+    figures = {key: row[key] for key in FIELDS if row.get(key) is not None}
+    return {"completion": clip(row.get("completion"))} | figures
 
 
-def _left_out(index: Index, chosen: dict[int, list[list[int]]], kept: int) -> list[str]:
+def _left_out(path: Path, index: Index, chosen: dict[int, list[list[int]]], kept: int) -> list[str]:
     total = sum(len(group) for prompts in index.values() for group in prompts.values())
     if kept == total:
         return []
     text = (
-        f"To keep this page small it shows {kept:,} of {total:,} completions, "
+        f"To stay usable this page shows {kept:,} of {total:,} completions of {path.parent.name}, "
         f"from {len(chosen):,} of {len(index):,} steps (the first, the last and evenly spaced ones)"
     )
     cut = sum(len(index[step]) - len(groups) for step, groups in chosen.items())
     if cut:
         text += f", {cut:,} prompts of those steps left out as well"
-    return [f"{text}. All {total:,} are in samples.jsonl."]
+    return [f"{text}. All {total:,} are in {path.parent.name}/{path.name}."]

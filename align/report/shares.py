@@ -1,5 +1,7 @@
 """Shares and their differences as the report reads them from a file and puts them into words."""
 
+from typing import Protocol
+
 from align import statistics
 from align.statistics import Paired, Proportion
 
@@ -14,7 +16,18 @@ def counted(successes: object, n: object) -> Proportion | None:
     return statistics.proportion(successes, n)
 
 
-def percent(share: Proportion | None) -> str:
+class Interval(Protocol):
+    """A mean with its interval, all in [0, 1]."""
+
+    @property
+    def mean(self) -> float: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+
+
+def percent(share: Interval | None) -> str:
     """`57.2 % [52.8, 61.5]`, or a dash."""
     if share is None:
         return "–"

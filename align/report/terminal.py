@@ -15,7 +15,7 @@ def table(out: Path) -> str:
     run = read_run(Path(out))
     evaluated, _ = evaluations.read_evaluations(run)
     if evaluated:
-        changes, _ = comparisons.changes(evaluated, run)
+        changes = comparisons.changes(evaluated, run)
         text = evaluations.lines(evaluated) + comparisons.lines(changes)
     else:
         text = [f"No evaluations in {run.out / 'evaluations'} yet."]

@@ -1,4 +1,4 @@
-"""Samplers behind one protocol: `generate` of the trained model, or vLLM in the same process."""
+"""Samplers behind one protocol: `generate` of the trained model, vLLM in this process, a server."""
 
 from align.rollout.engine import Engine, EngineError, Request, Sample, seed_of
 

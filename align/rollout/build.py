@@ -23,13 +23,19 @@ def build(
     autocast: torch.dtype | None,
     trust_remote_code: bool = False,
 ) -> Engine:
-    """The engine, started. `model` is what hf samples from, `path` what vLLM loads; `sequences` are
-    the most that one call will ask for.
+    """The engine, started. `model` is what hf samples from, `path` what vLLM loads, or
+    whose tokenizer a server must have; `sequences` are the most that one call will ask for.
     """
     if engine.kind == "hf":
         from align.rollout.hf import HfEngine
 
         return HfEngine(model, sampling=sampling, stop=stop, autocast=autocast)
+    if engine.kind == "server":
+        from align.models import load_tokenizer
+        from align.rollout.server import ServerEngine
+
+        tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
+        return ServerEngine(tokenizer, engine=engine, sampling=sampling, stop=stop)
     from align.rollout.vllm import VllmEngine
 
     return VllmEngine(

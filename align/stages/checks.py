@@ -7,12 +7,9 @@ from typing import Any
 
 import data
 from align import folder, models
-from align.config import Dpo, Passes, Rollouts, Sft, Stage
+from align.config import Distill, Passes, Rollouts, Sample, Stage
 from align.progress import console
 from align.stages.rolled import as_reward, judged, reward_columns
-
-# What the validator calls a stage's rows, where that is not the stage's own kind.
-ROWS: dict[type[Stage], data.validate.Kind] = {Dpo: "preference"}
 
 
 def check_tracker(name: str) -> None:
@@ -23,9 +20,12 @@ def check_tracker(name: str) -> None:
 def checked_rows(config: Stage) -> Any:
     """The stage's rows, of the right shape."""
     rows = config.data.rows()
-    if isinstance(config, Sft):
+    kind = config.rows_kind or config.kind
+    if kind == "sft":
         rows = _with_completion(rows)
-    report = data.validate.check_rows(rows, ROWS.get(type(config), config.kind))
+    given = getattr(config, "reward", None)
+    reward = None if given is None else as_reward(given)
+    report = data.validate.check_rows(rows, kind, reward)
     if report.duplicates:
         console.print(f"note: {report.duplicates:,} of {report.rows:,} rows are duplicates")
     if getattr(config, "margin", False) and "margin" not in rows.column_names:
@@ -35,12 +35,12 @@ def checked_rows(config: Stage) -> Any:
     return rows
 
 
-def check_reward(config: Rollouts, rows: Any) -> None:
+def check_reward(config: Rollouts | Sample, rows: Any) -> None:
     """That the reward runs on these rows, and knows right from wrong where they have solutions."""
     first = [rows[0]]
     empty = "" if isinstance(rows[0]["prompt"], str) else data.rows.assistant("")
     judged(as_reward(config.reward), [empty], [[0]], first, reward_columns(rows))
-    if "solution" in rows.column_names:
+    if "solution" in rows.column_names and any(rows["solution"]):
         data.validate.check_reward(rows, config.reward, tolerance=0.05)
 
 
@@ -49,13 +49,13 @@ def check_context(config: Stage, model: Any) -> None:
     room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if room is not None and room < longest(config):
         flags = "--sampling.max-prompt-tokens and --sampling.max-tokens together"
-        flag = flags if isinstance(config, Rollouts) else "--max-tokens"
+        flag = flags if isinstance(config, Rollouts | Distill | Sample) else "--max-tokens"
         raise models.ModelError(f"the model has {room} positions; {flag} must not exceed them")
 
 
 def longest(config: Stage) -> int:
     """Tokens of the longest sequence that the stage lets in."""
-    if isinstance(config, Rollouts):
+    if isinstance(config, Rollouts | Distill | Sample):
         return config.sampling.max_prompt_tokens + config.sampling.max_tokens
     assert isinstance(config, Passes)
     return config.max_tokens

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import blake2b
 from typing import Any
 
 from align.stages.context import Context
@@ -28,7 +30,10 @@ class Clock:
 
 
 def rollout_figures(groups: Sequence[Rolled], context: Context) -> dict[str, float]:
-    """Means over all ranks' completions; a part that does not apply somewhere is left out there."""
+    """Means over all ranks' completions; a part that does not apply somewhere is left out there.
+
+    most_common: the share of the text that comes most often.
+    """
     local = [
         {
             "value": score.value,
@@ -37,9 +42,11 @@ def rollout_figures(groups: Sequence[Rolled], context: Context) -> dict[str, flo
             "outcome": score.outcome,
             "length": len(sample.ids),
             "truncated": sample.truncated,
+            # Told apart by a digest: all texts need not travel.
+            "text": blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest(),
         }
         for group in groups
-        for score, sample in zip(group.scores, group.samples, strict=True)
+        for score, sample, text in zip(group.scores, group.samples, group.texts, strict=True)
     ]
     rows = context.gathered(local)
     # A completion alone has nothing to be compared with.
@@ -54,6 +61,8 @@ def rollout_figures(groups: Sequence[Rolled], context: Context) -> dict[str, flo
     figures["length"] = _mean(row["length"] for row in rows)
     figures["truncated"] = _mean(row["truncated"] for row in rows)
     figures["dead_groups"] = _mean(dead)
+    texts = Counter(row["text"] for row in rows)
+    figures["most_common"] = max(texts.values()) / len(rows) if rows else None
     failed = {row["outcome"] for row in rows} - {"ok"}
     for outcome in sorted(failed):
         figures[f"outcome/{outcome}"] = float(sum(row["outcome"] == outcome for row in rows))

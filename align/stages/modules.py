@@ -11,10 +11,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from align import models
 from align.actor_critic import CRITIC, ActorCritic
 from align.adapters import Adapters, beneath, put_on
-from align.config import Ppo, RewardModel, Rollouts, Stage
+from align.config import Distill, Ppo, RewardModel, Rollouts, Stage
 from align.lora import add_lora
 from align.policy import Policy
 from align.scorer import Scorer
+from align.student import Student
+from align.vocabulary import check_same_tokenizer
 
 
 def trained_module(
@@ -25,13 +27,15 @@ def trained_module(
     device: torch.device,
     critic_path: str | None = None,
 ) -> nn.Module:
-    """A Policy, a Scorer for a reward model, an ActorCritic for PPO.
+    """A Policy, a Scorer for a reward model, an ActorCritic for PPO, a Student for distillation.
 
     critic_path: where PPO's separate critic starts; None is the stage's input.
     """
     if isinstance(config, RewardModel):
         return _scorer(config, path, tokenizer, device)
     policy = _policy(config, path, device)
+    if isinstance(config, Distill):
+        return Student(policy, beta=config.beta)
     if not isinstance(config, Ppo):
         return policy
     if config.critic == "separate":
@@ -39,6 +43,16 @@ def trained_module(
     if config.critic == "adapters":
         add_lora(policy.model, config.lora, name=CRITIC)
     return ActorCritic(policy, adapter=config.critic == "adapters")
+
+
+def frozen_policy(path: str, policy: Policy, *, trust_remote_code: bool) -> Policy:
+    """The model in `path` to hold `policy` against, on its device, with its temperature and
+    precision; nothing in it trains.
+    """
+    device = next(policy.parameters()).device
+    model = models.load_causal_lm(path, device=device, trust_remote_code=trust_remote_code)
+    frozen = Policy(model, temperature=policy.temperature, autocast=policy.autocast)
+    return frozen.requires_grad_(False).eval()
 
 
 def _policy(config: Stage, path: str, device: torch.device) -> Policy:
@@ -49,9 +63,10 @@ def _policy(config: Stage, path: str, device: torch.device) -> Policy:
     _adapt(config, model, below)
     _set_checkpointing(config, model)
     samples = isinstance(config, Rollouts)
+    temperature = config.sampling.temperature if samples else 1.0
     return Policy(
         model,
-        temperature=config.sampling.temperature if samples else 1.0,
+        temperature=config.temperature if isinstance(config, Distill) else temperature,
         autocast=_autocast(config),
         entropy_gradient=samples and config.entropy != 0,
     )
@@ -91,7 +106,7 @@ def _critic(
     """A reward model's weights know already what earns a score; else a head of zeros."""
     options: dict[str, Any] = {"device": device, "trust_remote_code": config.trust_remote_code}
     if critic_path is not None:
-        models.check_same_tokenizer(tokenizer, path=critic_path)
+        check_same_tokenizer(tokenizer, path=critic_path)
         model = models.load_classifier(critic_path, **options)
     else:
         model = models.new_classifier(path, tokenizer, seed=config.seed, **options)

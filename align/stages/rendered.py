@@ -74,6 +74,15 @@ def pairs(rows: Any, config: Passes, context: Context, *, pad: int | None = None
     return within(kept, config, _longest)
 
 
+def answered(rows: Any, context: Context) -> dict[int, tuple[list[int], Completion]]:
+    """Of each row that can be rendered, by its place, the prompt and its own completion."""
+    render = _renderer(context)
+    found = {i: render(row, "completion") for i, row in enumerate(rows)}
+    kept = {i: each for i, each in found.items() if each is not None}
+    _say_unrendered(len(found) - len(kept), len(found))
+    return kept
+
+
 def labelled(rows: Any, config: Passes, context: Context) -> list[Labelled]:
     """Rows with a completion and a label."""
     render = _renderer(context)

@@ -5,21 +5,22 @@ from __future__ import annotations
 from transformers import PreTrainedTokenizerBase
 
 from align import adapters, models
-from align.config import Ppo, Rollouts
+from align.config import Ppo, Rollouts, Sample
 from align.folder import identity
 from align.model_reward import attach
 from align.policy import Policy
 from align.references import loading
 from align.scorer import AdapterScorer
 from align.text_scorer import TextScorer
+from align.vocabulary import check_same_tokenizer
 
 
-def check_reward_models(config: Rollouts, tokenizer: PreTrainedTokenizerBase) -> None:
+def check_reward_models(config: Rollouts | Sample, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raises ModelError for one that is none, or that has another tokenizer without saying so."""
     for reward in loading(config.reward):
         models.check_classifier(reward.model)
         if not reward.own_tokenizer:
-            models.check_same_tokenizer(tokenizer, path=reward.model)
+            check_same_tokenizer(tokenizer, path=reward.model)
 
 
 def share_base(

@@ -12,7 +12,8 @@ from torch import Tensor
 
 import data
 import rewards
-from align.config import Grpo, Rollouts
+from align.config import Distill, Grpo, Rollouts
+from align.config import Sample as SampleConfig
 from align.objectives.advantage import group_advantage, leave_one_out, reinforce_plus_plus
 from align.progress import console
 from align.rollout import Engine, Request, Sample, seed_of
@@ -54,12 +55,19 @@ class Rolled:
 
 
 class Prompts:
-    """The data set as prompt ids; rows with too long a prompt are left out."""
+    """The data set as prompt ids, asked by `ask`; rows with too long a prompt are left out."""
 
-    def __init__(self, rows: Any, config: Rollouts, context: Context) -> None:
+    def __init__(
+        self,
+        rows: Any,
+        config: Rollouts | Distill | SampleConfig,
+        context: Context,
+        *,
+        ask: Callable[[data.chat.Prompt], data.chat.Prompt] = lambda prompt: prompt,
+    ) -> None:
         self.rows = rows
         limit = config.sampling.max_prompt_tokens
-        encoded = [data.chat.prompt_ids(context.tokenizer, prompt) for prompt in rows["prompt"]]
+        encoded = [data.chat.prompt_ids(context.tokenizer, ask(one)) for one in rows["prompt"]]
         self.kept = [(i, ids) for i, ids in enumerate(encoded) if len(ids) <= limit]
         dropped = len(encoded) - len(self.kept)
         if not self.kept:
@@ -72,17 +80,20 @@ class Prompts:
         self.columns = reward_columns(rows)
 
 
-class Roller:
-    """Samples groups with an engine and scores them with the stage's reward."""
+class Sampler:
+    """Samples groups with an engine."""
 
     def __init__(
-        self, config: Rollouts, context: Context, engine: Engine, prompts: Prompts
+        self,
+        config: Rollouts | Distill | SampleConfig,
+        context: Context,
+        engine: Engine,
+        prompts: Prompts,
     ) -> None:
         self.config = config
         self.context = context
         self.engine = engine
         self.prompts = prompts
-        self.reward = as_reward(config.reward)
 
     def sample(self, step: int, places: Sequence[int]) -> list[Rolled]:
         """Completions of the prompts at these places of the endless pass, not scored yet.
@@ -110,6 +121,20 @@ class Roller:
             )
             for (row, ids), samples in zip(chosen, self.engine.sample(requests), strict=True)
         ]
+
+
+class Roller(Sampler):
+    """Samples groups and scores them with the stage's reward."""
+
+    def __init__(
+        self,
+        config: Rollouts | SampleConfig,
+        context: Context,
+        engine: Engine,
+        prompts: Prompts,
+    ) -> None:
+        super().__init__(config, context, engine, prompts)
+        self.reward = as_reward(config.reward)
 
     def score(self, step: int, groups: Sequence[Rolled]) -> None:
         """Fill in every group's scores with one call of the reward."""

@@ -14,7 +14,6 @@ from torch import Tensor
 from align.config import Rollouts
 from align.loop import Batch
 from align.lora import adapters_off, merged_weights
-from align.models import load_causal_lm
 from align.objectives.importance import importance_weights
 from align.objectives.reduce import token_weights, tokens_per_step
 from align.packing import Completion, Group, Pack
@@ -23,6 +22,7 @@ from align.rollout import Engine
 from align.stages.base import StageBase
 from align.stages.context import Context
 from align.stages.figures import Clock, rollout_figures, sample_rows
+from align.stages.modules import frozen_policy
 from align.stages.rolled import Prompts, Rolled, Roller
 
 
@@ -202,12 +202,9 @@ class RolloutStage(StageBase):
 
     def _load_reference(self) -> Policy:
         """The stage's input, frozen."""
-        model = load_causal_lm(
-            self.context.model_path,
-            device=self.context.accelerator.device,
-            trust_remote_code=self.config.trust_remote_code,
-        )
         policy = self.context.policy
-        reference = Policy(model, temperature=policy.temperature, autocast=policy.autocast)
+        reference = frozen_policy(
+            self.context.model_path, policy, trust_remote_code=self.config.trust_remote_code
+        )
         reference.plans = policy.plans  # what the trial at the start found out
-        return reference.requires_grad_(False).eval()
+        return reference

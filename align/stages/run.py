@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,11 +18,23 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 import data
-from align import folder, models
+from align import folder, manifest, models
 from align.actor_critic import ActorCritic
 from align.checkpoint import CheckpointError
-from align.config import Dpo, Grpo, Kto, Ppo, RewardModel, Rollouts, Sft, Stage
+from align.config import (
+    Distill,
+    Dpo,
+    Grpo,
+    Kto,
+    Ppo,
+    RewardModel,
+    Rollouts,
+    Sample,
+    Sft,
+    Stage,
+)
 from align.locate import Located
+from align.lock import locked
 from align.loop import Loop, NonFiniteError
 from align.memory import expected_memory
 from align.model_reward import placed
@@ -41,6 +55,7 @@ from align.stages.checks import (
     longest,
 )
 from align.stages.context import Context
+from align.stages.distill import DistillStage
 from align.stages.grpo import GrpoStage
 from align.stages.kto import KtoStage
 from align.stages.modules import trained_module
@@ -49,7 +64,10 @@ from align.stages.preference import PreferenceStage
 from align.stages.reward_model import RewardModelStage
 from align.stages.roles import check_reward_models, share_base
 from align.stages.rolled import RewardError
+from align.stages.sample import NothingKeptError
+from align.stages.sampling import sample
 from align.stages.sft import SftStage
+from align.vocabulary import check_teacher
 
 EXIT_PREEMPTED = 143  # 128 + SIGTERM
 STAGES: dict[type[Stage], type[Any]] = {
@@ -59,6 +77,7 @@ STAGES: dict[type[Stage], type[Any]] = {
     Kto: KtoStage,
     Grpo: GrpoStage,
     Ppo: PpoStage,
+    Distill: DistillStage,
 }
 MISTAKES = (
     data.DataError,
@@ -67,6 +86,7 @@ MISTAKES = (
     RewardError,
     NonFiniteError,
     EngineError,
+    NothingKeptError,
     models.ModelError,
 )
 
@@ -86,25 +106,36 @@ def run_stage(config: Stage, located: Mapping[str, Located], launch: Launch) -> 
     """Train one stage into its folder. `located`: where each model that the configuration names
     is. Raises one of MISTAKES for what the user can mend.
     """
+    # One process holds the folder for all; a look needs no hold.
+    first = os.environ.get("RANK", "0") == "0" and not launch.check
+    with locked(launch.out / config.name) if first else nullcontext():
+        _run_stage(config, located, launch)
+
+
+def _run_stage(config: Stage, located: Mapping[str, Located], launch: Launch) -> None:
     logging.basicConfig(format="%(message)s")
     transformers.utils.logging.disable_progress_bar()
     if config.compute.threads:
         torch.set_num_threads(config.compute.threads)
     stage_folder = launch.out / config.name
-    described = folder.described(config)
-    paths = {name: models.ready(found) for name, found in located.items()}
-    inputs = {name: folder.identity(path) for name, path in paths.items()}
+    based_on = manifest.basis(config, located, launch.out)
     if launch.resume:
-        folder.check_unchanged(stage_folder, config, inputs)
-        if folder.is_done(stage_folder):
+        manifest.check_unchanged(stage_folder, based_on, free=config.free)
+        if folder.is_done(stage_folder) and not manifest.changed(stage_folder, based_on):
             console.print(f"{stage_folder} is complete already; delete it to train again")
             return
     check_tracker(launch.report_to)
-    if isinstance(config, Rollouts):
+    began = config
+    config = data.placed(config, launch.out)
+    served = config.model if isinstance(config, Sample) and config.engine.kind == "server" else ""
+    paths = {name: models.ready(found, weights=name != served) for name, found in located.items()}
+    if isinstance(config, Rollouts | Sample):
         reward = placed(config.reward, lambda name: paths[name])
         config = dataclasses.replace(config, reward=reward)
+    if isinstance(config, Distill):
+        config = dataclasses.replace(config, teacher=paths[config.teacher])
     rows = checked_rows(config)
-    if isinstance(config, Rollouts) and not loading(config.reward):
+    if isinstance(config, Rollouts | Sample) and not loading(config.reward):
         check_reward(config, rows)
     if not launch.check:
         folder.prepare(stage_folder, resume=launch.resume)
@@ -114,9 +145,18 @@ def run_stage(config: Stage, located: Mapping[str, Located], launch: Launch) -> 
         project_dir=stage_folder,
     )
     if accelerator.is_main_process and not launch.check:
-        folder.write_json(stage_folder / "config.json", described)
-        folder.write_json(stage_folder / "inputs.json", inputs)
-    _train(config, paths, launch, rows, accelerator, stage_folder)
+        (stage_folder / "done.json").unlink(missing_ok=True)  # of samples chosen otherwise
+        folder.write_json(stage_folder / "config.json", based_on["config"])
+        manifest.begin(stage_folder, began, based_on, recipe=launch.recipe)
+    if isinstance(config, Sample):
+        finished = sample(config, paths, rows, accelerator, folder=stage_folder, check=launch.check)
+    else:
+        finished = _train(config, paths, launch, rows, accelerator, stage_folder)
+    if not launch.check:
+        _end(accelerator)
+    if not finished:
+        console.print("stopped by SIGTERM after a checkpoint; continue with --resume")
+        raise SystemExit(EXIT_PREEMPTED)
 
 
 def _train(
@@ -126,10 +166,12 @@ def _train(
     rows: Any,
     accelerator: Accelerator,
     stage_folder: Path,
-) -> None:
+) -> bool:
     set_seed(config.seed)
     path = paths[config.model]
     tokenizer = models.load_tokenizer(path, trust_remote_code=config.trust_remote_code)
+    if isinstance(config, Distill):
+        check_teacher(tokenizer, path=config.teacher)
     critic_path = paths.get(getattr(config, "critic_model", ""))
     module = trained_module(
         config, path, tokenizer, device=accelerator.device, critic_path=critic_path
@@ -161,7 +203,7 @@ def _train(
     if accelerator.is_main_process:
         _announce(config, stage, context)
     if launch.check:
-        return
+        return True
     accelerator.init_trackers(f"align-{config.name}", {"recipe": launch.recipe})
     stage.prepare()
     loop = Loop(
@@ -177,16 +219,19 @@ def _train(
     if finished:
         stage.finish()
         if accelerator.is_main_process:
+            manifest.finish(
+                stage_folder,
+                name=config.data.name,
+                rows=len(rows),
+                fingerprint=data.fingerprint.of_rows(rows),
+            )
             folder.export(
                 stage_folder,
                 stage.save,
                 lambda target: {"steps": stage.steps, "weights": models.weights_hash(target)},
             )
             console.print(f"wrote {stage_folder / 'model'}")
-    _end(accelerator)
-    if not finished:
-        console.print("stopped by SIGTERM after a checkpoint; continue with --resume")
-        raise SystemExit(EXIT_PREEMPTED)
+    return finished
 
 
 def _end(accelerator: Accelerator) -> None:
@@ -210,9 +255,10 @@ def _why_not_packed(module: Any, config: Stage) -> str | None:
 
 
 def _stage(config: Stage, context: Context, rows: Any, launch: Launch) -> StageBase:
-    if not isinstance(config, Rollouts):
+    if not isinstance(config, Rollouts | Distill):
         return STAGES[type(config)](config, context, rows)
-    engine = _NoEngine() if launch.check else build(
+    follows = isinstance(config, Distill) and not config.on_policy
+    engine = _NoEngine() if launch.check or follows else build(
         config.engine,
         sampling=config.sampling,
         path=context.model_path,
@@ -226,12 +272,15 @@ def _stage(config: Stage, context: Context, rows: Any, launch: Launch) -> StageB
 
 
 class _NoEngine:
-    """Stands where `--check` starts no sampler."""
+    """Stands where nothing is sampled: for `--check`, and for a student of the data alone."""
 
     def sample(self, requests: Any) -> NoReturn:
-        raise RuntimeError("--check samples nothing")
+        raise RuntimeError("there is no sampler here")
 
     sync = sample
+
+    def close(self) -> None:
+        pass
 
 
 def _announce(config: Stage, stage: Any, context: Context) -> None:

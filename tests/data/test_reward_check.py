@@ -3,6 +3,7 @@ from dataclasses import dataclass
 
 import pytest
 
+import rewards
 from data import Arithmetic, DataError, RewardCheckError
 from data.validate import check_reward
 
@@ -10,6 +11,7 @@ from data.validate import check_reward
 @dataclass(frozen=True)
 class Verdict:
     correct: float | None
+    outcome: str = "ok"
 
 
 class Exact:
@@ -122,14 +124,56 @@ def test_golds_equal_in_value_are_no_offence():
     assert check_reward(rows, ByValue()).shuffled == 0.0
 
 
-def test_the_sample_spreads_over_the_rows():
+def test_the_sample_is_drawn_from_all_rows_with_a_solution_and_is_always_the_same():
     rows = [*ROWS[:40], {"prompt": "q", "solution": None}, *ROWS[40:]]
-    found = check_reward(rows, Exact(), sample=10)
-    assert found.rows <= 10
-    with pytest.raises(RewardCheckError, match=r"row 40: .*1 of 5 rows"):
-        check_reward(
-            [*ROWS[10:], *[{"prompt": "q", "solution": "7"}] * 10], RefusesSeven(), sample=5
-        )
+    assert check_reward(rows, Exact(), sample=10).rows == 10
+    assert check_reward(rows, Exact(), sample=100).rows == 50
+    last = [*ROWS[10:], *[{"prompt": "q", "solution": "7"}] * 40]
+    said = set()
+    for _ in range(2):
+        with pytest.raises(RewardCheckError, match=r"row (4|5|6|7)\d: .* of 8 rows") as error:
+            check_reward(last, RefusesSeven(), sample=8)
+        said.add(str(error.value))
+    assert len(said) == 1
+
+
+def mixed(count):
+    """Every second row mathematics, as an even mixture has it; the others have golds of words."""
+    return [
+        row
+        | {"kind": ("math", "general")[index % 2], "solution": (row["solution"], "x")[index % 2]}
+        for index, row in enumerate(ROWS * (count // len(ROWS)))
+    ]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_rows_that_a_gate_leaves_out_are_not_asked(first):
+    gated = rewards.Where(reward=rewards.Accuracy(), equals=("math",))
+    found = check_reward(mixed(200)[first:], gated)
+    assert (found.gold, found.empty, found.shuffled) == (1.0, 0.0, 0.0)
+    assert 16 < found.rows < 48
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_gate_hides_no_reward_that_knows_nothing(first):
+    """However the kinds alternate: an even stride would see one of them alone."""
+    deaf = rewards.Where(reward=lambda completions, **columns: [0.0] * len(completions),
+                         equals=("math",))  # fmt: skip
+    with pytest.raises(RewardCheckError, match="does not judge the gold answer correct"):
+        check_reward(mixed(250)[first : first + 200], deaf.__call__, sample=50)
+
+
+def test_a_gold_that_cannot_be_read_is_refused_not_left_out():
+    class CannotRead(Exact):
+        def score(self, completions, *, solution, **columns):
+            found = super().score(completions, solution=solution, **columns)
+            return [
+                Verdict(None, "unscorable") if gold == "7" else each
+                for gold, each in zip(solution, found, strict=True)
+            ]
+
+    with pytest.raises(RewardCheckError, match=r"row 7: .*1 of 50 rows"):
+        check_reward(ROWS, CannotRead())
 
 
 def test_the_recipes_own_format_is_used():

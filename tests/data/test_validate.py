@@ -1,5 +1,6 @@
 import pytest
 
+import rewards
 from data import Arithmetic, DataError, RowError
 from data.validate import KINDS, check_rows
 
@@ -22,6 +23,7 @@ GOOD = {
     ],
     "grpo": [{"prompt": user("q"), "solution": "1"}, {"prompt": "q"}, {"prompt": CHAT + user("r")}],
     "ppo": [{"prompt": user("q")}, {"prompt": "q", "chosen": "not read"}],
+    "distill": [{"prompt": user("q")}, {"prompt": "q"}, {"messages": CHAT}],
     "evaluate": [{"prompt": "q", "solution": "1"}],
     "preference": [
         {"prompt": user("q"), "chosen": assistant("a"), "rejected": assistant("b")},
@@ -236,6 +238,51 @@ def test_a_table_of_a_source_passes_and_a_long_value_is_cut_short():
     with pytest.raises(RowError) as error:
         check_rows([{"prompt": "q", "solution": ["x" * 10_000]}], "grpo")
     assert len(str(error.value)) < 250
+
+
+MIXED = [
+    {"prompt": "q", "solution": "1", "kind": "math"},
+    {"prompt": "r", "solution": None, "kind": "general"},
+    {"prompt": "s", "solution": "2", "kind": None},
+]
+
+
+@pytest.mark.parametrize("kind", ["grpo", "ppo"])
+def test_a_null_solution_passes_where_a_gate_spares_the_row(kind):
+    accuracy = rewards.Where(reward=rewards.Accuracy(), equals=("math",))
+    for reward in (accuracy, rewards.WeightedSum(((1.0, accuracy), (0.5, rewards.Format())))):
+        assert check_rows(MIXED, kind, reward).rows == 3
+    assert check_rows(MIXED, kind, rewards.Format()).rows == 3
+
+
+def judges(completions, solution, **columns):
+    return [1.0] * len(completions)
+
+
+@pytest.mark.parametrize(
+    "reward",
+    [
+        rewards.Accuracy(),
+        rewards.WeightedSum(((1.0, rewards.Format()), (0.1, rewards.Cosine()))),
+        rewards.Where(reward=rewards.Accuracy(), equals=("math", "general")),
+        rewards.from_trl(judges),
+    ],
+)
+def test_a_null_solution_that_a_reward_reads_is_refused_with_the_way_out(reward):
+    with pytest.raises(RowError, match=r"row 1, column 'solution'.*rewards\.Where") as error:
+        check_rows(MIXED, "grpo", reward)
+    assert error.value.row == 1
+
+
+@pytest.mark.parametrize("solution", ["", 7])
+def test_a_bad_solution_is_refused_where_no_reward_reads_it_too(solution):
+    with pytest.raises(RowError, match="row 0, column 'solution'"):
+        check_rows([{"prompt": "q", "solution": solution}], "grpo", rewards.Format())
+
+
+def test_evaluation_wants_every_solution_whatever_the_reward():
+    with pytest.raises(RowError, match="row 1, column 'solution'"):
+        check_rows(MIXED, "evaluate", rewards.Format())
 
 
 def test_no_rows_and_unknown_kinds_are_refused():

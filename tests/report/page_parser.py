@@ -1,7 +1,11 @@
 """What a browser would find on a page, without a browser."""
 
+import base64
+import gzip
 import html.parser
+import json
 from pathlib import Path
+from typing import Any
 
 
 class Page(html.parser.HTMLParser):
@@ -37,6 +41,21 @@ class Page(html.parser.HTMLParser):
     @property
     def text(self) -> str:
         return " ".join(" ".join(self.words).split())
+
+
+def packed(text: str) -> Any:
+    """What `payload.pack` put in, unpacked as the page's script does."""
+    return json.loads(gzip.decompress(base64.b64decode(text)), parse_constant=_refused)
+
+
+def _refused(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
+
+
+def groups(page: Page, name: str) -> list[dict[str, Any]]:
+    """The completions that the page holds of a stage."""
+    [source] = [a for a in page.tags("script") if a.get("data-name") == name]
+    return packed(page.scripts[str(source["id"])])["groups"]
 
 
 def load(path: Path) -> Page:

@@ -18,6 +18,13 @@ def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=1), encoding="utf-8")
 
 
+def without_curves(out: Path, *but: str) -> None:
+    """Every stage's log away but that of some: curves are slow to draw."""
+    for log in out.glob("*/metrics.jsonl"):
+        if log.parent.name not in but:
+            log.unlink()
+
+
 def completion(rng: random.Random, a: int, b: int, c: int, right: bool) -> str:
     total = a + b * c + (0 if right else rng.choice([-10, -1, 1, 7]))
     steps = f"First, {b} * {c} = {b * c}.\nNext, {a} + {b * c} = {total}."

@@ -1,12 +1,11 @@
 """Which logged keys become which panels, and what a chart is made of."""
 
-import json
 import math
 import re
 from pathlib import Path
 
 import pytest
-from page_parser import load
+from page_parser import groups, load
 from run_folders import write_lines
 
 from align import report
@@ -28,14 +27,14 @@ def test_nulls_and_non_finite_numbers(tmp_path: Path) -> None:
     assert "2 of 30 not finite" in page.text
     assert "1 of 1 not finite" in page.text  # huge
     assert "KL to reference" not in page.text  # never measured
-    row = json.loads(page.scripts["samples-1"], parse_constant=pytest.fail)["groups"][0]["rows"][0]
+    row = groups(page, "grpo")[0]["rows"][0]
     assert row["reward"] == "nan"
     assert row["advantage"] == "-inf"
     assert row["parts"] == {"a": None, "b": "nan"}
     assert row["completion"] == ""
-    panel = curves.panels(rows)["Reward"][0]
+    panel = curves.panels(rows)["Reward parts"][0]
     assert panel.steps == list(range(2, 31, 2))
-    assert "nan" not in charts.curve(panel)
+    assert "nan" not in canvas.svg(charts.curve(panel))
 
 
 def test_time_split_accounts_for_every_second() -> None:
@@ -54,7 +53,8 @@ def test_charts_take_the_colours_of_the_page() -> None:
     metrics = [{"step": step, "loss": 1 / step, "seconds": 1.0} for step in range(1, 1001)]
     split = curves.time_split(metrics)
     assert split is not None
-    drawn = charts.curve(curves.panels(metrics)["Optimization"][0]), charts.stack(split)
+    found = charts.curve(curves.panels(metrics)["Optimization"][0]), charts.stack(split)
+    drawn = [canvas.svg(drawing) for drawing in found]
     for svg in drawn:
         assert "var(--series-1)" in svg
         assert "var(--muted)" in svg

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from page_parser import load
-from run_folders import PROBLEMS, write_json, write_lines
+from run_folders import PROBLEMS, without_curves, write_json, write_lines
 
 from align import report
 
@@ -58,8 +58,7 @@ def test_labels_find_their_place_by_the_stage_in_their_path(run_folder: Path) ->
 
 def test_any_share_that_a_summary_counts_is_a_column(rlhf_folder: Path) -> None:
     """Data sets that are scored differently do not share a table: no column has a gap."""
-    for stage in ("rm", "grpo", "ppo", "dpo"):  # no curves to draw
-        (rlhf_folder / stage / "metrics.jsonl").unlink()
+    without_curves(rlhf_folder)
     page = load(report.write(rlhf_folder))
     assert "share that a classifier outside the training calls positive" in page.text
     assert "Classifier" in page.text
@@ -89,11 +88,16 @@ def test_what_only_looks_like_a_share_is_none(run_folder: Path) -> None:
     assert not {"odd", "empty", "half", "config"} & set(first.split())
 
 
-def test_several_answers_to_a_problem_are_not_paired(run_folder: Path) -> None:
+def test_a_problem_answered_twice_counts_once(run_folder: Path) -> None:
+    """By its share of right answers: with one right and one wrong it is half a gain or a loss."""
+    without_curves(run_folder)
     path = run_folder / "evaluations" / "grpo.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    write_lines(path, [*rows, rows[0]])
+    before = [json.loads(line)["strict"] for line in path.with_name("sft.jsonl").open()]
+    gained = sum(row["strict"] for row in rows) - sum(before)
+    write_lines(path, [*rows, rows[0] | {"strict": 1 - rows[0]["strict"]}])
+    gained += 0.5 - rows[0]["strict"]
+    said = report.table(run_folder)
+    assert f"sft → grpo (arithmetic, strict): +{100 * gained / PROBLEMS:.1f} points [+" in said
     page = load(report.write(run_folder))
-    assert "grpo answers some problems of arithmetic more than once and is not paired." in page.text
-    assert "sft → grpo" not in report.table(run_folder)
-    assert "base → sft" in report.table(run_folder)
+    assert f"{PROBLEMS} shared" in page.text

@@ -10,7 +10,7 @@ from rlhf_folders import heldout
 from run_folders import write_json
 
 from align import report
-from align.report import charts
+from align.report import canvas, charts
 from align.report.heldout import Bin, read_heldout
 
 
@@ -69,7 +69,7 @@ def test_calibration_chart_shows_each_bin_where_it_lies() -> None:
     """Points and whiskers in the chart's own units, of axes from 0 to 1."""
     few = Bin(predicted=0.25, right=0.5, low=0.3, high=0.7, pairs=10)
     many = Bin(predicted=0.75, right=1.0, low=0.9, high=1.0, pairs=40)
-    svg = charts.calibration([few, many], scope="rm")
+    svg = canvas.svg(charts.calibration([few, many], scope="rm"))
     assert "var(--series-1)" in svg
     assert not re.search(r"#[0-9a-f]{6}", svg)
     for label in (">share right<", ">predicted probability<", ">0.25<", ">1<"):

@@ -5,7 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from page_parser import load
+from page_parser import groups, load
 from run_folders import GROUP, PROMPTS, STEPS, write_lines
 
 from align import report
@@ -17,15 +17,18 @@ def test_large_runs_keep_first_last_and_evenly_spaced_steps(run_folder: Path) ->
     whole = samples.read_samples(path, budget=10**9)
     assert whole is not None
     assert (whole.completions, whole.notes) == (STEPS * PROMPTS * GROUP, [])
-    budget = len(whole.json) // 2
+    size = len(json.dumps(whole.groups))
+    budget = size // 2
     half = samples.read_samples(path, budget=budget)
     assert half is not None
-    assert 0.7 * budget < len(half.json) <= budget + 1000
-    steps = sorted({group["step"] for group in json.loads(half.json)["groups"]})
+    assert 0.7 * budget < len(json.dumps(half.groups)) <= budget + 1000
+    steps = sorted({group["step"] for group in half.groups})
     gaps = {later - earlier for earlier, later in pairwise(steps)}
     assert (steps[0], steps[-1]) == (1, STEPS)
     assert max(gaps) - min(gaps) <= 1
-    assert f"{half.completions:,} of {STEPS * PROMPTS * GROUP:,} completions" in half.notes[0]
+    assert (
+        f"{half.completions:,} of {STEPS * PROMPTS * GROUP:,} completions of grpo" in half.notes[0]
+    )
     assert f"{len(steps)} of {STEPS} steps" in half.notes[0]
 
 
@@ -33,9 +36,8 @@ def test_huge_steps_lose_prompts_before_they_lose_steps(run_folder: Path) -> Non
     path = run_folder / "grpo" / "samples.jsonl"
     small = samples.read_samples(path, budget=30_000)
     assert small is not None
-    groups = json.loads(small.json)["groups"]
-    assert len({group["step"] for group in groups}) == samples.FEWEST_STEPS
-    assert len(small.json) < 31_000
+    assert len({group["step"] for group in small.groups}) == samples.FEWEST_STEPS
+    assert len(json.dumps(small.groups)) < 31_000
     assert "prompts of those steps left out" in small.notes[0]
 
 
@@ -45,7 +47,7 @@ def test_endless_completion_keeps_its_beginning_and_its_end(run_folder: Path) ->
     write_lines(path, [row | {"completion": "A" + "<" * 1_000_000 + "Z"} for _ in range(64)])
     page_path = report.write(run_folder)
     assert page_path.stat().st_size < 5_000_000
-    rows = json.loads(load(page_path).scripts["samples-2"])["groups"][0]["rows"]
+    rows = groups(load(page_path), "grpo")[0]["rows"]
     assert rows[0]["completion"].startswith("A<")
     assert rows[0]["completion"].endswith("<Z")
     assert "980,002 characters left out" in rows[0]["completion"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from page_parser import load
-from run_folders import evaluation, write_json, write_lines
+from run_folders import evaluation, without_curves, write_json, write_lines
 
 from align import report
 from align.report import comparisons, evaluations
@@ -16,7 +16,7 @@ from align.statistics import paired
 
 def names(out: Path) -> list[str]:
     run = read_run(out)
-    found, _ = comparisons.changes(evaluations.read_evaluations(run)[0], run)
+    found = comparisons.changes(evaluations.read_evaluations(run)[0], run)
     return [change.name for change in found]
 
 
@@ -60,6 +60,7 @@ def test_siblings_are_tested_on_the_same_problems(rlhf_folder: Path) -> None:
     low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in (test.low, test.high))
     assert f"[{low} to {high}], {test.better} better, {test.worse} worse" in line
     assert line.endswith("no significant difference")
+    without_curves(rlhf_folder)
     page = load(report.write(rlhf_folder))
     assert "ppo against grpo both from sft" in page.text
     assert "ppo against grpo, both from sft: no significant difference on arithmetic" in page.text

@@ -145,7 +145,11 @@ def test_repetition_refuses_to_reward() -> None:
         ("<think>我们 ab</think><answer>x</answer>", "zh", 0.5),
         ("<think>we never close 我", "en", 12 / 13),
         ("no tags 我们", "en", 6 / 8),
-        ("<think>2 + 3 = 5</think>", "en", 0.0),  # no letters, no consistency
+        ("<think>2 + 3 = 5</think><answer>五</answer>", "en", 1.0),  # formulas are any language's
+        ("<think>7 * 3 = 21\n12 + 21 = 33</think>\n<answer>33</answer>", "zh", 1.0),
+        ("<think>7 * 3 = 21 因此</think>", "en", 0.0),
+        ("<think></think><answer>words of the answer do not count</answer>", "en", 0.0),
+        ("<think> … </think>", "en", 0.0),
         ("", "en", 0.0),
         ("<think>ещё</think>", "ru", 1.0),
         ("<think>ひらがなと漢字</think>", "ja", 1.0),

@@ -1,0 +1,232 @@
+"""The command: parse, plan, and run what is left to run, then evaluate and report."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+import data
+from align import folder, recipe
+from align.chain.launch import Launcher, call
+from align.chain.plan import Node, missing, plan
+from align.chain.record import Record, set_aside
+from align.cli import Run, fail, parse
+from align.config import Evaluation, Stage
+from align.folder import FolderError
+from align.locate import MissingError, locate
+from align.lock import locked, mark_children
+from align.recipe import Recipe
+
+PATIENCE = 120.0  # seconds in which a stage whose chain was killed has written its checkpoint
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ChainRun(Run):
+    """Which recipe, what of it, and how its stages are launched."""
+
+    only: str | None = None
+    """This stage alone; what it reads must be there."""
+    from_: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    """Run this stage again and everything that reads what it writes, changed or not. Interrupted,
+    it goes on without this flag."""
+    list: bool = False
+    """Say what would run and why, and stop."""
+    dry_run: bool = False
+    """Print the commands that would run, and stop."""
+    check: bool = False
+    """Validate every stage as far as its input is there, and stop."""
+    accelerate: Path | None = None
+    """An accelerate configuration, e.g. recipes/accelerate/ddp.yaml; default: one process without
+    CUDA, accelerate's own choice with it."""
+    report_to: str = "none"
+    """A tracker for every stage that trains: tensorboard, wandb or trackio."""
+
+
+def main(doc: str) -> None:
+    """Parse, then run what is left to run."""
+    run, config = parse(ChainRun, lambda run: _as_config(recipe.load(run.recipe)), doc=doc)
+    found = recipe.load(run.recipe)
+    stages = _chosen([getattr(config, _field(stage.name)) for stage in found.stages], run)
+    evaluations = [getattr(config, _field(one.name)) for one in found.evaluations]
+    flags = _overrides([_field(one.name) for one in (*found.stages, *found.evaluations)])
+    try:
+        Chain(run, found, stages, evaluations, flags).run()
+    except (MissingError, data.DataError, FolderError) as error:
+        fail(str(error))
+
+
+class Chain:
+    """A recipe's stages in one run folder. flags: the overrides of each stage and evaluation."""
+
+    def __init__(
+        self,
+        run: ChainRun,
+        found: Recipe,
+        stages: Sequence[Stage],
+        evaluations: Sequence[Evaluation],
+        flags: dict[str, list[str]],
+    ) -> None:
+        self.asked, self.recipe, self.stages = run, found, stages
+        self.out, self.evaluations, self.flags = run.folder, evaluations, flags
+        self.launcher = Launcher(
+            recipe=run.recipe, out=run.folder, report_to=run.report_to, accelerate=run.accelerate
+        )
+
+    def run(self) -> None:
+        """Look, or run. Raises MissingError, DataError, FolderError for what the user can mend."""
+        self._check_start()
+        if self.asked.check:
+            self._check()
+        elif self.asked.list or self.asked.dry_run:
+            self._show(self._plan())
+        else:
+            with locked(self.out):
+                self._wait_for_former()
+                self._run(self._plan())
+
+    def _plan(self) -> list[Node]:
+        again = [self.asked.from_] if self.asked.from_ else []
+        return plan(self.stages, self.out, recipe=self.recipe.name, again=again)
+
+    def _run(self, nodes: Sequence[Node]) -> None:
+        for name, into in set_aside(self.out, nodes).items():
+            print(f"{self.out / name} runs again; what it held is in {into}")
+        for node in nodes:
+            print(line(node), flush=True)
+        todo = [node for node in nodes if node.action != "reuse"]
+        if not todo and not self._unanswered() and (self.out / "report.html").is_file():
+            print(f"nothing to do; report: {self.out / 'report.html'}")
+            return
+        record = Record(self.out, self.recipe.name, nodes)
+        folder.write_recipe(self.out, self.recipe)
+        mark_children()
+        if len(self.recipe.stages) == 1:
+            self._evaluate(self.stages[0].model, "start")
+        for node in nodes:
+            begun = time.perf_counter()
+            if node in todo:
+                call(self._command(node.stage), launched=True)
+            record.done(node, time.perf_counter() - begun if node in todo else None)
+            if node.stage.writes == "policy":
+                self._evaluate(f"@{node.stage.name}", node.stage.name)
+        record.finished()
+        self._report()
+
+    def _check_start(self) -> None:
+        """That what the first stage reads is there; with --only, what that one reads."""
+        problem = missing(self.stages[0], self.out, recipe=self.recipe.name)
+        if problem is not None:
+            fail(problem)
+
+    def _wait_for_former(self) -> None:
+        """A stage whose chain was killed saves a checkpoint and ends; see `align.lock`."""
+        for stage in self.stages:
+            if (self.out / stage.name).is_dir():
+                with locked(self.out / stage.name, wait=PATIENCE):
+                    pass
+
+    def _show(self, nodes: Sequence[Node]) -> None:
+        for node in nodes:
+            print(line(node))
+            if self.asked.dry_run and node.action != "reuse":
+                print("    " + shlex.join(self._command(node.stage)))
+
+    def _check(self) -> None:
+        """Validate the stages whose input is there, of the others the data."""
+        for stage in self.stages:
+            problem = missing(stage, self.out, recipe=self.recipe.name)
+            if problem is None:
+                call([*self._command(stage, resume=False), "--check"], launched=True)
+                continue
+            if data.from_stages(stage):
+                print(f"{stage.name}: not checked, as its data is still to be made")
+                continue
+            rows = stage.data.rows()
+            data.validate.check_rows(rows, stage.rows_kind or stage.kind)
+            print(f"{stage.name}: its {len(rows):,} rows fit; its model is still to be trained")
+
+    def _command(self, stage: Stage, *, resume: bool = True) -> list[str]:
+        flags = self.flags[_field(stage.name)]
+        return self.launcher.stage(stage, [*flags, "--resume"] if resume else flags)
+
+    def _unanswered(self) -> list[tuple[str, Evaluation]]:
+        """Labels and evaluations without a result of the weights as they are."""
+        stages = [stage for stage in self.stages if stage.writes == "policy"]
+        return [
+            (stage.name, evaluation)
+            for stage in stages
+            for evaluation in self.evaluations
+            if not self._answered(f"@{stage.name}", stage.name, evaluation)
+        ]
+
+    def _answered(self, model: str, label: str, evaluation: Evaluation) -> bool:
+        located = locate(model, self.out, recipe=self.recipe.name)
+        return folder.evaluated(self.out, label, evaluation, located)
+
+    def _evaluate(self, model: str, label: str) -> None:
+        for evaluation in self.evaluations:
+            if self._answered(model, label, evaluation):
+                print(f"{label}: {evaluation.name} is there already, reused", flush=True)
+                continue
+            flags = self.flags[_field(evaluation.name)]
+            call(self.launcher.evaluation(model, label, evaluation, flags), launched=False)
+
+    def _report(self) -> None:
+        from align import report
+
+        page = report.write(self.out)
+        print(report.table(self.out))
+        print(f"report: {page}")
+
+
+def line(node: Node) -> str:
+    """A stage and what becomes of it, in one line."""
+    below = f" <- {', '.join(node.parents)}" if node.parents else ""
+    return f"{node.action:>9}  {node.stage.name}{below}: {node.why}"
+
+
+def _chosen(stages: list[Stage], run: ChainRun) -> list[Stage]:
+    """The stages asked for; ends with a message where a name is none of them."""
+    names = [stage.name for stage in stages]
+    for name in (run.only, run.from_):
+        if name is not None and name not in names:
+            fail(
+                f"recipe {run.recipe} has no stage called {name!r} (there are: {', '.join(names)})"
+            )
+    return [stage for stage in stages if run.only in (None, stage.name)]
+
+
+def _as_config(found: Recipe) -> Any:
+    """A dataclass with one field a stage and evaluation, so that `--grpo.steps 3` overrides."""
+    parts = (*found.stages, *found.evaluations)
+    fields: list[Any] = [
+        (_field(part.name), Annotated[type(part), tyro.conf.arg(name=part.name)]) for part in parts
+    ]
+    values = {_field(part.name): part for part in parts}
+    return dataclasses.make_dataclass("Parts", fields, frozen=True)(**values)
+
+
+def _field(name: str) -> str:
+    return name.replace("-", "_").replace(".", "_")
+
+
+def _overrides(names: list[str]) -> dict[str, list[str]]:
+    """The flags meant for each part, as its own script takes them."""
+    found: dict[str, list[str]] = {name: [] for name in names}
+    target: list[str] | None = None
+    for arg in sys.argv[1:]:
+        if arg.startswith("--"):
+            head, dot, rest = arg[2:].partition(".")
+            target = found.get(_field(head)) if dot else None
+            if target is not None:
+                target.append("--" + rest)
+        elif target is not None:
+            target.append(arg)
+    return found

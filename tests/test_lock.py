@@ -1,0 +1,89 @@
+"""One run a folder, and no orphan that writes on."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+import runs
+
+from align.folder import FolderError
+from align.lock import STARTED_BY, end_with_starter, locked
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from align.lock import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+# A command that starts a child, as the chain starts a stage, and says its pid.
+STARTER = """
+import subprocess, sys, time
+from align.lock import mark_children
+mark_children()
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1]])
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+CHILD = "import time; from align.lock import end_with_starter; end_with_starter(); time.sleep(600)"
+
+
+def start(code, *args):
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, args)],
+        cwd=runs.REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_folder_is_held_by_one_process_until_it_is_killed(tmp_path):
+    holder = start(HOLDER, tmp_path)
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(FolderError, match=rf"\(process {holder.pid}\) is at work in .*kill"):
+        locked(tmp_path).__enter__()
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    with locked(tmp_path):
+        assert (tmp_path / ".pid").read_text() == f"{os.getpid()}\n"
+    assert not (tmp_path / ".pid").exists()
+
+
+def test_waiting_for_the_holder(tmp_path):
+    holder = start(HOLDER.replace("600", "1"), tmp_path)
+    assert holder.stdout.readline() == "held\n"
+    with locked(tmp_path, wait=60.0):
+        pass
+    assert holder.wait() == 0
+
+
+def test_what_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FolderError, match=r"file/run cannot be made .*--out"):
+        locked(tmp_path / "file" / "run").__enter__()
+
+
+def test_a_child_ends_when_its_starter_is_killed():
+    starter = start(STARTER, CHILD)
+    child = psutil.Process(int(starter.stdout.readline()))
+    runs.wait_for(lambda: len(child.threads()) > 1, what="the child's watch")
+    assert child.status() != psutil.STATUS_ZOMBIE
+    os.kill(starter.pid, signal.SIGKILL)
+    starter.wait()
+    child.wait(timeout=10)
+
+
+def test_a_child_lives_as_long_as_its_starter(monkeypatch):
+    """Also where the starter's number was given to another process since."""
+    own = psutil.Process()
+    told = []
+    monkeypatch.setattr(os, "kill", lambda pid, signal: told.append((pid, signal)))
+    monkeypatch.setattr("align.lock.LOOK_EVERY", 0.01)
+    monkeypatch.setenv(STARTED_BY, f"{own.pid} {own.create_time() - 100.0}")
+    end_with_starter()
+    runs.wait_for(lambda: told, what="the signal")
+    assert told == [(own.pid, signal.SIGTERM)]
