@@ -15,7 +15,7 @@ import data
 from align.config import Stage
 from align.folder import described
 from align.recipe import Recipe
-from align.references import references, stage_named
+from align.references import parents
 from data import contamination, hub
 
 EXAMPLES = 5
@@ -40,18 +40,13 @@ def training_of(recipe: Recipe, model: str, out: Path) -> list[TrainingData]:
     wanted = [name for name in stages if (out / name).resolve() in folders]
     for name in reversed(stages):  # a stage names only earlier ones
         if name in wanted:
-            wanted += [each for each in _parents(stages[name]) if each not in wanted]
+            wanted += [each for each in parents(stages[name]) if each not in wanted]
     found: dict[str, TrainingData] = {}
     for name in stages:
         for source in _sources(stages[name], out) if name in wanted else ():
             key = json.dumps(described(source), sort_keys=True, default=str)
             found.setdefault(key, TrainingData(stage=name, source=source))
     return list(found.values())
-
-
-def _parents(stage: Stage) -> list[str]:
-    named = [stage_named(reference) for reference in references(stage)]
-    return [*filter(None, named), *(source.stage for source in data.from_stages(stage))]
 
 
 def _sources(stage: Stage, out: Path) -> list[data.Source]:

@@ -6,10 +6,11 @@ import json
 import pytest
 
 import data
+import rewards
 from align import manifest
 from align.chain.plan import missing, plan
 from align.chain.record import Record, set_aside
-from align.config import Checkpoints, Optim, Sft
+from align.config import Checkpoints, Keep, Optim, Sample, Sft
 from align.locate import MissingError, locate
 from align.recipe import Recipe, RecipeError
 from align.references import references
@@ -193,3 +194,22 @@ def test_the_record_says_what_became_of_each(run):
 def test_a_recipe_refuses_data_that_no_stage_before_writes(reference, wanted):
     with pytest.raises(RecipeError, match=wanted):
         Recipe(name="r", stages=(stages()[0], Sft(name="x", model="@a", data=reference)))
+
+
+def test_another_choice_among_what_was_sampled_samples_nothing_again(run):
+    """What reads the rows runs again; the samples stay where they are."""
+    sampler = Sample(
+        name="f", model="@a", data=ROWS, reward=rewards.Accuracy(), keep=Keep(per_prompt=1)
+    )
+    (run / "f").mkdir()
+    write(run, sampler)
+    (run / "f" / "done.json").write_text('{"data": "one"}')
+    (run / "f" / "data.jsonl").write_text("")
+    reader = Sft(name="g", model="@a", data=data.FromStage(stage="f"))
+    write(run, reader)
+    changed = dataclasses.replace(sampler, keep=Keep(per_prompt=2))
+    first, second = plan([changed, reader], run, recipe="r")
+    assert (first.action, second.action) == ("resume", "run again")
+    assert "chosen again" in first.why
+    (first,) = plan([dataclasses.replace(changed, samples=9)], run, recipe="r")
+    assert first.action == "run again"
