@@ -40,7 +40,6 @@ def locked(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
         holder.write_text(f"{os.getpid()}\n")
         yield
     finally:
-        holder.unlink(missing_ok=True)
         lock.release()
 
 

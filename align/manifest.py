@@ -69,7 +69,7 @@ def changes(
         if name not in (*FREE, *free) and was.get(name) != config[name]
     ]
     found += [
-        f"the {'data' if name in before['inputs'] else 'weights'} of {name} are others now"
+        f"what {name} wrote has changed"
         if name.startswith("@")
         else f"the weights of {name} are others now"
         for name, value in now["inputs"].items()

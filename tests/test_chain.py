@@ -1,6 +1,8 @@
 """All stages of a recipe by one command: interrupted, resumed, reused."""
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +11,8 @@ import time
 import psutil
 import pytest
 import runs
+
+from align.lock import locked
 
 STEPS = 40
 FLAGS = ("--grpo.steps", str(STEPS), "--evaluation.limit", "4", "--sft.optim.lr", "1e-3")
@@ -129,6 +133,35 @@ def test_a_look_says_what_would_run_and_why(chain):
     assert _call("run", "--list", "--only", "gpro", cwd=folder).stderr == (
         "error: recipe tiny has no stage called 'gpro' (there are: sft, grpo)\n"
     )
+
+
+@pytest.mark.slow
+def test_a_changed_stage_runs_again_and_those_above_do_not(chain, tmp_path):
+    folder = tmp_path / "again"
+    shutil.copytree(chain[0], folder)
+    before = {path: path.stat().st_mtime_ns for path in (folder / "run" / "sft").rglob("*")}
+    old = runs.finished(folder / "run" / "grpo")
+    done = _call("run", *FLAGS, "--grpo.steps", "2", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "reuse  sft: complete and unchanged" in done.stdout
+    assert "sft: evaluation is there already, reused" in done.stdout
+    after = {path: path.stat().st_mtime_ns for path in before if path.is_file()}
+    assert after == {path: time for path, time in before.items() if path.is_file()}
+    assert len(runs.rows(folder / "run" / "grpo" / "metrics.jsonl")) == 2
+    assert runs.finished(folder / "run" / "replaced" / "grpo") == old
+    summary = json.loads((folder / "run" / "evaluations" / "grpo.json").read_text())
+    assert summary["weights"] == runs.finished(folder / "run" / "grpo") != old
+    about = json.loads((folder / "run" / "chain.json").read_text())
+    assert [(n["stage"], n["action"]) for n in about["nodes"]] == [
+        ("sft", "reused"), ("grpo", "ran again"),
+    ]  # fmt: skip
+
+
+def test_two_runs_of_one_folder_are_refused(chain):
+    with locked(chain[0] / "run"):
+        second = _call("run", *FLAGS, cwd=chain[0])
+    assert second.returncode == 2
+    assert f"another run (process {os.getpid()}) is at work in run" in second.stderr
 
 
 def test_sigterm_begins_no_next_stage_where_the_child_ends_well():

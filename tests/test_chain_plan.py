@@ -123,7 +123,7 @@ def test_data_of_an_earlier_stage(run):
     assert [node.action for node in plan([reader], run, recipe="r")] == ["reuse"]
     (run / "f" / "done.json").write_text('{"data": "other"}')
     (node,) = plan([reader], run, recipe="r")
-    assert (node.action, node.why) == ("run again", "the data of @f are others now")
+    assert (node.action, node.why) == ("run again", "what @f wrote has changed")
 
 
 def test_a_model_that_is_nowhere_is_named(tmp_path):
