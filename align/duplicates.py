@@ -3,9 +3,9 @@
 Two texts are alike where their sets of 3-grams (words and single signs of the text in lower case)
 share at least `threshold` of their union; two rows are near-duplicates where their questions are
 alike and their answers are. MinHash (Broder 1997) finds whom to compare with, exact sets decide, so
-nothing is taken for a duplicate that is none. One at 0.8 is overlooked with a probability of
-0.0013, at 0.9 of 2e-9; equal rows never. All hashes are fixed, so the verdicts are the same
-everywhere.
+nothing is taken for a duplicate that is none. One just at the threshold is overlooked with a
+probability of at most 0.0014 (at 0.9, with a threshold of 0.8, of 2e-9); equal rows never. All
+hashes are fixed, so the verdicts are the same everywhere.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from collections.abc import Iterable
 import numpy as np
 
 N = 3
-BANDS, ROWS = 36, 8
+HASHES = 288  # of a row, cut into bands
+ROWS = 8  # hashes of a band, at most: more would spare few comparisons
+OVERLOOKED = 0.0014
 _WORD = re.compile(r"\w+|[^\w\s]")
 # Multiply-shift hashing: odd multipliers and offsets, drawn once and for all.
 _DRAW = np.random.Generator(np.random.PCG64(20261120))
-_FACTORS = _DRAW.integers(2**63, size=(2, BANDS * ROWS), dtype=np.uint64) | np.uint64(1)
+_FACTORS = _DRAW.integers(2**63, size=(2, HASHES), dtype=np.uint64) | np.uint64(1)
 
 
 def shingles(text: str) -> frozenset[str]:
@@ -44,6 +46,7 @@ class Seen:
 
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold
+        self.band = band_rows(threshold)
         self.rows: list[tuple[frozenset[str], frozenset[str]]] = []
         self.buckets: dict[tuple[int, bytes], list[int]] = {}
 
@@ -51,7 +54,8 @@ class Seen:
         """Whether no near-duplicate was new before; remembers the row, if so."""
         row = shingles(question), shingles(answer)
         # Where both parts are alike the two together are.
-        keys = _keys([f"{part} {gram}" for part, grams in enumerate(row) for gram in grams])
+        grams = [f"{part} {gram}" for part, grams in enumerate(row) for gram in grams]
+        keys = _keys(grams, self.band)
         near = {at for key in keys for at in self.buckets.get(key, ())}
         if any(self._alike(row, self.rows[at]) for at in near):
             return False
@@ -64,13 +68,30 @@ class Seen:
         return all(jaccard(*pair) >= self.threshold for pair in zip(row, other, strict=True))
 
 
-def _keys(grams: Iterable[str]) -> list[tuple[int, bytes]]:
-    """One key a band: rows that share one are compared."""
+def band_rows(threshold: float) -> int:
+    """Hashes a band: as many as overlook few enough of the pairs that are just alike.
+
+    A band of r is shared with probability threshold**r. 0 where even single hashes overlook too
+    many: the one band there is then shared by all rows, which are compared with each other.
+    """
+    enough = (
+        rows
+        for rows in range(ROWS, 0, -1)
+        if (1 - threshold**rows) ** (HASHES // rows) <= OVERLOOKED
+    )
+    return next(enough, 0)
+
+
+def _keys(grams: Iterable[str], rows: int) -> list[tuple[int, bytes]]:
+    """One key a band of so many hashes: rows of data that share one are compared."""
+    if not rows:
+        return [(0, b"")]
     hashes = np.array([_hash(gram) for gram in grams], dtype=np.uint64)
     with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is meant
         mixed = hashes[:, None] * _FACTORS[0] + _FACTORS[1]
-    least = (mixed >> np.uint64(32)).min(axis=0).astype(np.uint32).reshape(BANDS, ROWS)
-    return [(band, row.tobytes()) for band, row in enumerate(least)]
+    least = (mixed >> np.uint64(32)).min(axis=0).astype(np.uint32)
+    bands = least[: HASHES // rows * rows].reshape(-1, rows)
+    return [(number, band.tobytes()) for number, band in enumerate(bands)]
 
 
 def _hash(gram: str) -> int:

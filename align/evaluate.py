@@ -62,6 +62,7 @@ def evaluate(
         "model": located.path,
         "weights": weights_of(located),
         "config": described(config),
+        "files": data.fingerprint.of_files(config),
         "data": config.data.name,
         "temperature": config.sampling.temperature,
         **results.figures(answers),

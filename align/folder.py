@@ -13,6 +13,7 @@ OUT/evaluations/LABEL.json(l), OUT/report.html
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import shutil
@@ -23,6 +24,7 @@ from typing import Any
 from align.config import Evaluation
 from align.locate import Located
 from align.recipe import Recipe
+from data import fingerprint
 
 # Of a weight file: every tensor of a model that was trained differs, so samples of it do.
 BLOCKS, BLOCK_BYTES = 256, 2**16
@@ -119,7 +121,11 @@ def evaluated(out: Path, label: str, config: Any, located: Located) -> bool:
     path = result(out, label, config)
     if not path.is_file():
         return False
-    asked = {"weights": weights_of(located), "config": described(config)}
+    asked = {
+        "weights": weights_of(located),
+        "config": described(config),
+        "files": fingerprint.of_files(config),
+    }
     return asked.items() <= json.loads(path.read_text()).items()
 
 
@@ -134,4 +140,9 @@ def described(value: Any) -> Any:
         return [described(item) for item in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, functools.partial):
+        given = {"args": described(value.args), "keywords": described(value.keywords)}
+        return {"kind": "partial", "function": described(value.func)} | given
+    if cells := getattr(value, "__closure__", None):  # two of one function differ in these
+        return {"kind": value.__name__, "closure": [described(c.cell_contents) for c in cells]}
     return getattr(value, "__name__", str(value))

@@ -10,12 +10,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 from filelock import FileLock, Timeout
 
 from align.folder import FolderError, made
 
-STARTED_BY = "ALIGN_STARTED_BY"  # pid and start of the command that a stage belongs to
+STARTED_BY = "ALIGN_STARTED_BY"  # pid and start of the command that a process belongs to
 LOOK_EVERY = 0.5  # seconds
 
 
@@ -45,8 +44,7 @@ def locked(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
 
 def mark_children() -> None:
     """What this process starts from now on ends with it; see `end_with_starter`."""
-    own = psutil.Process()
-    os.environ[STARTED_BY] = f"{own.pid} {own.create_time()}"
+    os.environ[STARTED_BY] = f"{os.getpid()} {_started(os.getpid())}"
 
 
 def end_with_starter() -> None:
@@ -60,16 +58,19 @@ def end_with_starter() -> None:
     pid, begun = os.environ[STARTED_BY].split()
 
     def watch() -> None:
-        while _lives(int(pid), float(begun)):
+        while _started(int(pid)) == begun:
             time.sleep(LOOK_EVERY)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="end-with-starter", daemon=True).start()
 
 
-def _lives(pid: int, begun: float) -> bool:
+def _started(pid: int) -> str | None:
+    """When a process began, in clock ticks since the boot, which no step of the clock changes; None
+    for one that is gone.
+    """
     try:
-        process = psutil.Process(pid)
-        return process.create_time() == begun and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] == "Z" else fields[19]

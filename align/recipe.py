@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import data
 from align.config import Evaluation, Stage
-from align.references import references, stage_named
+from align.references import layers_of, references, stages_named
 
 
 class RecipeError(ValueError):
@@ -40,11 +40,12 @@ class Recipe:
                 raise RecipeError(f"recipe {self.name}: two stages are called {stage.name!r}")
             for reference in references(stage):
                 verb = "starts from" if reference == stage.model else "needs"
-                self._check(
-                    f"{stage.name!r} {verb} {reference!r}", stage_named(reference), "models", models
-                )
+                wish = f"{stage.name!r} {verb} {reference!r}"
+                self._check_layers(wish, reference)
+                self._check(wish, stages_named(reference), "models", models)
             for source in data.from_stages(stage):
-                self._check(f"{stage.name!r} reads {source.name!r}", source.stage, "data", written)
+                wish = f"{stage.name!r} reads {source.name!r}"
+                self._check(wish, [source.stage], "data", written)
             before.append(stage.name)
             (written if stage.writes == "data" else models).append(stage.name)
         for evaluation in self.evaluations:
@@ -55,14 +56,21 @@ class Recipe:
                 )
             before.append(evaluation.name)
 
-    def _check(self, wish: str, named: str | None, what: str, fitting: list[str]) -> None:
-        """That the stage named comes before, and writes what is wanted of it."""
-        if named is None or named in fitting:
+    def _check(self, wish: str, named: list[str], what: str, fitting: list[str]) -> None:
+        """That the stages named come before, and write what is wanted of them."""
+        if set(named) <= set(fitting):
             return
         known = ", ".join("@" + name for name in fitting) or "none"
         raise RecipeError(
             f"recipe {self.name}: stage {wish}, but the {what} of the stages before it are: {known}"
         )
+
+    def _check_layers(self, wish: str, reference: str) -> None:
+        keep, _ = layers_of(reference)
+        if keep is not None and not (keep.isdecimal() and int(keep)):
+            raise RecipeError(
+                f"recipe {self.name}: stage {wish}, but {keep!r} is no number of layers"
+            )
 
     def evaluation(self, name: str | None = None) -> Evaluation:
         """The evaluation of that name; without a name the first. Raises RecipeError."""

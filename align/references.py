@@ -6,6 +6,7 @@ A reward that loads a model says so (`loads_model`), so that this module need no
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import data
@@ -27,17 +28,23 @@ def layers_of(reference: str) -> tuple[str | None, str]:
     return keep, rest.strip()
 
 
-def stage_named(reference: str) -> str | None:
-    """The stage that a model reference names: sft for `@sft` and for `layers:14:@sft`."""
+def stages_named(reference: str) -> list[str]:
+    """The stages that a model reference names: sft for `@sft`, `layers:14:@sft`, `a | @sft`."""
     _, rest = layers_of(reference)
-    return rest[1:] if rest.startswith("@") else None
+    parts = [part.strip() for part in rest.split("|")]
+    return [part[1:] for part in parts if part.startswith("@")]
 
 
-def parents(stage: Stage) -> list[str]:
-    """The earlier stages that it reads the models or the data of, each once."""
-    models = [stage_named(reference) for reference in references(stage)]
-    written = [source.stage for source in data.from_stages(stage)]
-    return list(dict.fromkeys(name for name in (*models, *written) if name))
+def parents(stage: Stage, *, free: bool = True) -> list[str]:
+    """The earlier stages that it reads the models or the data of, each once.
+
+    free: also those that only fields which a resumed stage may be given anew read.
+    """
+    models = [name for reference in references(stage) for name in stages_named(reference)]
+    fields = [field.name for field in dataclasses.fields(stage)]
+    read = tuple(getattr(stage, name) for name in fields if free or name not in stage.free)
+    written = [source.stage for source in data.from_stages(read)]
+    return list(dict.fromkeys((*models, *written)))
 
 
 def loading(reward: Any) -> list[Any]:

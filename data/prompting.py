@@ -21,7 +21,8 @@ from data.chat import Prompt
 from data.rows import DataError, Source, message
 
 RULE = "\n\n---\n\n"
-# Where a base model, which knows no end of turn, goes on to the next question by itself.
+# Where a base model, which knows no end of turn, goes on from worked examples to the next question
+# by itself.
 ENDS = ("\n---", "\nUser:")
 REFLECTION = (
     "Reason step by step before you answer. Check every step as you write it; where one may be "
@@ -97,7 +98,7 @@ class FewShot:
 
 
 def ended(text: str) -> str:
-    """A plain text's answer up to where the model went on to a question of its own."""
+    """A plain text's answer after `FewShot`, up to where the model went on to its own question."""
     return text[: min((at for end in ENDS if (at := text.find(end)) >= 0), default=len(text))]
 
 

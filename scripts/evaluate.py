@@ -20,6 +20,7 @@ from align import folder, recipe
 from align.cli import MARKERS, Run, fail, parse
 from align.config import Evaluation
 from align.locate import MissingError, locate
+from align.lock import end_with_starter, locked
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,7 @@ def main() -> None:
     except MissingError as error:
         fail(str(error))
     label = run.label or label_of(model, config)
+    end_with_starter()
     if run.resume and folder.evaluated(run.folder, label, config, located):
         print(f"{label} is evaluated already")
         return
@@ -84,8 +86,11 @@ def main() -> None:
             console.print(f"{located.path} and {config.data.name} can be evaluated")
             return
         training = trained_on.training_of(recipe.load(run.recipe), located.path, run.folder)
-        summary = evaluate.evaluate(config, located, label=label, out=run.folder, training=training)
-    except (data.DataError, EngineError, ModelError) as error:
+        with locked(run.folder / "evaluations" / f".{label}"):
+            summary = evaluate.evaluate(
+                config, located, label=label, out=run.folder, training=training
+            )
+    except (data.DataError, folder.FolderError, EngineError, ModelError) as error:
         fail(str(error))
     console.print(results.line(summary), markup=False)
 

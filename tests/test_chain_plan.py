@@ -1,6 +1,7 @@
 """What the chain decides to run, on run folders whose stages are written without training."""
 
 import dataclasses
+import functools
 import json
 
 import pytest
@@ -9,11 +10,12 @@ import data
 import rewards
 from align import manifest
 from align.chain.plan import missing, plan
-from align.chain.record import Record, set_aside
-from align.config import Checkpoints, Keep, Optim, Sample, Sft
+from align.chain.record import Record, is_begun, set_aside
+from align.config import Checkpoints, Compute, Keep, Optim, Sample, Sft
+from align.folder import described
 from align.locate import MissingError, locate
 from align.recipe import Recipe, RecipeError
-from align.references import references
+from align.references import parents, references
 
 ROWS = data.Arithmetic(size=4)
 # d reads c, c reads b, b and e read a.
@@ -72,6 +74,8 @@ def test_a_changed_rate_runs_the_stage_and_its_descendants_again_and_nothing_els
 
 def test_what_does_not_change_the_result_runs_nothing(run):
     assert actions(run, b={"checkpoints": Checkpoints(every=1)}) == ALL
+    assert actions(run, b={"compute": Compute(threads=1)}) == ALL
+    assert actions(run, b={"compute": Compute(precision="fp32")})["b"] == "run again"
 
 
 def test_asked_for_from_a_stage(run):
@@ -96,6 +100,7 @@ def test_other_weights_above_run_everything_below(run):
 
 def test_a_stage_that_was_deleted_runs_with_everything_below(run):
     (run / "b" / "manifest.json").unlink()
+    assert actions(run)["b"] == "run again"  # complete, and nobody knows from what
     (run / "b" / "done.json").unlink()
     assert actions(run) == ALL | {"b": "run", "c": "run again", "d": "run again"}
 
@@ -107,7 +112,23 @@ def test_changed_rows_in_a_file(tmp_path):
     write(tmp_path / "run", stage)
     rows.write_text('{"prompt": "a", "completion": "c"}\n')
     (node,) = plan([stage], tmp_path / "run", recipe="r")
-    assert (node.action, node.why) == ("run again", f"the contents of {rows} are others now")
+    assert (node.action, node.why) == ("run again", f"the contents of {rows} have changed")
+    rows.unlink()
+    with pytest.raises(data.DataError, match=r"rows\.jsonl"):
+        plan([stage], tmp_path / "run", recipe="r")
+
+
+def test_a_file_more_or_less_in_a_folder_of_rows(tmp_path):
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    for name in "ab":
+        (rows / f"{name}.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    stage = Sft(name="a", model="random:recipes/tiny_model", data=data.Local(path=str(rows)))
+    write(tmp_path / "run", stage)
+    (rows / "b.jsonl").rename(rows / "c.jsonl")
+    (node,) = plan([stage], tmp_path / "run", recipe="r")
+    assert node.action == "run again"
+    assert "b.jsonl have changed" in node.why and "c.jsonl have changed" in node.why
 
 
 def test_data_of_an_earlier_stage(run):
@@ -171,7 +192,7 @@ def test_a_chain_killed_between_two_moves_still_runs_them_all(run, monkeypatch):
 
 def test_the_record_says_what_became_of_each(run):
     nodes = plan(stages(d={"seed": 5}), run, recipe="r")
-    record = Record(run, "r", nodes)
+    record = Record(run, Recipe(name="r", stages=tuple(stages())), nodes, begun="d")
     record.done(nodes[0], None)
     record.done(nodes[3], 12.34)
     about = json.loads((run / "chain.json").read_text())
@@ -180,7 +201,9 @@ def test_the_record_says_what_became_of_each(run):
     assert seen["d"] == ("ran again", 12.3)
     assert seen["e"] == ("not reached", None)
     assert about["finished"] is None
+    assert is_begun(run, "d") and not is_begun(run, "c")
     record.finished()
+    assert not is_begun(run, "d")
     assert json.loads((run / "chain.json").read_text())["finished"] > about["started"]
 
 
@@ -213,3 +236,41 @@ def test_another_choice_among_what_was_sampled_samples_nothing_again(run):
     assert "chosen again" in first.why
     (first,) = plan([dataclasses.replace(changed, samples=9)], run, recipe="r")
     assert first.action == "run again"
+
+
+def test_other_general_rows_sample_nothing_again(run, tmp_path):
+    rows = tmp_path / "general.jsonl"
+    rows.write_text('{"prompt": "a", "completion": "b"}\n')
+    general = {"general": data.Local(path=str(rows)), "general_share": 0.5}
+    sampler = Sample(name="f", model="@a", data=ROWS, reward=rewards.Accuracy(), **general)
+    write(run, sampler)
+    rows.write_text('{"prompt": "a", "completion": "c"}\n')
+    (node,) = plan([sampler], run, recipe="r")
+    assert (node.action, "chosen again" in node.why) == ("resume", True)
+
+
+def test_a_stage_behind_an_alternative_is_a_parent(run):
+    reader = Sft(name="g", model="nowhere | layers:1:@nothing | @b", data=ROWS)
+    assert parents(dataclasses.replace(reader, model="layers:1:nowhere | @b")) == ["b"]
+    reader = dataclasses.replace(reader, model="nowhere | @b")
+    write(run, reader)
+    *_, node = plan([*stages(b={"seed": 1}), reader], run, recipe="r")
+    assert (node.action, node.why) == ("run again", "b will have changed")
+
+
+@pytest.mark.parametrize("count", ["x", "0", "1.5"])
+def test_a_student_of_no_number_of_layers_is_refused(count):
+    with pytest.raises(RecipeError, match=f"{count!r} is no number of layers"):
+        Recipe(name="r", stages=(stages()[0], Sft(name="x", model=f"layers:{count}:@a", data=ROWS)))
+
+
+def test_rewards_are_told_apart_by_what_they_hold():
+    def make(value):
+        return lambda completions, **columns: [value for _ in completions]
+
+    def reward(completions, scale=1.0, **columns):
+        return [scale for _ in completions]
+
+    assert described(make(1)) == described(make(1)) != described(make(2))
+    one, same, other = (functools.partial(reward, scale=scale) for scale in (1.0, 1.0, 2.0))
+    assert described(one) == described(same) != described(other)

@@ -4,13 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
 import runs
 
 from align.folder import FolderError
-from align.lock import STARTED_BY, end_with_starter, locked
+from align.lock import STARTED_BY, end_with_starter, locked, mark_children
 
 HOLDER = """
 import sys, time
@@ -76,13 +77,35 @@ def test_a_child_ends_when_its_starter_is_killed():
     child.wait(timeout=10)
 
 
-def test_a_child_lives_as_long_as_its_starter(monkeypatch):
-    """Also where the starter's number was given to another process since."""
-    own = psutil.Process()
+def test_another_process_of_that_number_is_not_the_starter(monkeypatch):
     told = []
     monkeypatch.setattr(os, "kill", lambda pid, signal: told.append((pid, signal)))
     monkeypatch.setattr("align.lock.LOOK_EVERY", 0.01)
-    monkeypatch.setenv(STARTED_BY, f"{own.pid} {own.create_time() - 100.0}")
+    monkeypatch.setenv(STARTED_BY, f"{os.getpid()} 1")
     end_with_starter()
     runs.wait_for(lambda: told, what="the signal")
-    assert told == [(own.pid, signal.SIGTERM)]
+    assert told == [(os.getpid(), signal.SIGTERM)]
+
+
+def test_a_child_lives_as_long_as_its_starter(monkeypatch):
+    told = []
+    monkeypatch.setattr(os, "kill", lambda pid, signal: told.append((pid, signal)))
+    monkeypatch.setattr("align.lock.LOOK_EVERY", 0.01)
+    monkeypatch.setenv(STARTED_BY, "0 0")  # put back afterwards
+    mark_children()
+    assert os.environ[STARTED_BY].split()[0] == str(os.getpid())
+    end_with_starter()
+    time.sleep(0.2)
+    assert told == []
+
+
+def test_an_evaluation_ends_with_its_starter_too(tmp_path):
+    command = [sys.executable, runs.REPOSITORY / "scripts" / "evaluate.py", "--recipe", "tiny"]
+    done = subprocess.run(
+        [*command, "--model", "random:recipes/tiny_model", "--out", tmp_path, "--limit", "4"],
+        cwd=runs.REPOSITORY,
+        env=runs.environment() | {STARTED_BY: f"{os.getpid()} 1"},
+        capture_output=True,
+    )
+    assert done.returncode == -signal.SIGTERM
+    assert not list(tmp_path.rglob("*.json"))

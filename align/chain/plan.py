@@ -7,7 +7,7 @@ that reads what it wrote. Imports no torch and reads no data, so a look takes a 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,8 +17,9 @@ import data
 from align import folder, manifest
 from align.config import Stage
 from align.locate import Located, MissingError, locate
-from align.references import parents, references, stage_named
+from align.references import parents, references, stages_named
 
+CHOSEN = "chosen again from what was sampled"
 Action = Literal["reuse", "run", "resume", "run again"]
 
 
@@ -42,9 +43,16 @@ def plan(
     found: dict[str, Node] = {}
     look = cache(lambda reference: locate(reference, run, recipe=recipe))
     for stage in stages:
-        moved = [name for name in parents(stage) if name in found and found[name].action != "reuse"]
-        located = {name: look(name) for name in references(stage) if stage_named(name) not in moved}
-        action, why = _decide(stage, run, located, moved, stage.name in again)
+        # Says what is missing before hours of other stages.
+        data.fingerprint.of_files(stage)
+        for name in references(stage):
+            if not stages_named(name):
+                look(name)
+        moving = {name for name, node in found.items() if node.action != "reuse"}
+        if stage.name in again:
+            action, why = _asked(run / stage.name)
+        else:
+            action, why = _decide(stage, run, moving, look)
         found[stage.name] = Node(stage=stage, parents=tuple(parents(stage)), action=action, why=why)
     return list(found.values())
 
@@ -61,21 +69,29 @@ def missing(stage: Stage, run: Path, *, recipe: str) -> str | None:
     return None
 
 
+def _asked(folder: Path) -> tuple[Action, str]:
+    return ("run again", "asked for") if folder.is_dir() else ("run", "first run")
+
+
 def _decide(
-    stage: Stage, run: Path, located: dict[str, Located], moved: list[str], again: bool
+    stage: Stage, run: Path, moving: set[str], look: Callable[[str], Located]
 ) -> tuple[Action, str]:
+    """moving: the stages whose output will be another."""
     before = manifest.read(run / stage.name)
     if before is None:
-        return "run", "first run"
-    if again:
-        return "run again", "asked for"
-    if moved:
-        return "run again", f"{' and '.join(moved)} will have changed"
+        done = folder.is_done(run / stage.name)
+        return ("run again", "there is no manifest") if done else ("run", "first run")
+    if read := [name for name in parents(stage, free=False) if name in moving]:
+        return "run again", f"{' and '.join(read)} will have changed"
+    # What only free fields read is not there yet where it will be another.
+    if read := [name for name in parents(stage) if name in moving]:
+        return "resume", f"{' and '.join(read)} will have changed: {CHOSEN}"
+    located = {name: look(name) for name in references(stage)}
     now = manifest.basis(stage, located, run)
     if changed := manifest.changes(before, now, free=stage.free):
         return "run again", "; ".join(changed)
     if not folder.is_done(run / stage.name):
         return "resume", "interrupted"
     if changed := manifest.changes(before, now):
-        return "resume", f"{'; '.join(changed)}: chosen again from what was sampled"
+        return "resume", f"{'; '.join(changed)}: {CHOSEN}"
     return "reuse", "complete and unchanged"

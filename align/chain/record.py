@@ -1,7 +1,8 @@
-"""OUT/chain.json: what the last call of the chain did with each stage, and why."""
+"""OUT/chain.json: what the last call that found something to do did with each stage, and why."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from align.chain.plan import Node
-from align.folder import write_json
+from align.folder import is_done, write_json
+from align.recipe import Recipe
+from align.references import parents
 
 Done = Literal["reused", "ran", "resumed", "ran again", "not reached"]
 PAST: dict[str, Done] = {
@@ -23,20 +26,23 @@ PAST: dict[str, Done] = {
 class Record:
     """Written at the start and after every stage, so that a killed call leaves what it got to."""
 
-    def __init__(self, out: Path, recipe: str, nodes: Sequence[Node]) -> None:
+    def __init__(self, out: Path, recipe: Recipe, nodes: Sequence[Node], *, begun: str) -> None:
+        """begun: the stage that was asked to run again, or empty."""
         self.path = out / "chain.json"
+        planned = {node.stage.name: node for node in nodes}
         self.nodes: list[dict[str, Any]] = [
             {
-                "stage": node.stage.name,
-                "kind": node.stage.kind,
-                "parents": list(node.parents),
+                "stage": stage.name,
+                "kind": stage.kind,
+                "parents": parents(stage),
                 "action": "not reached",
-                "why": node.why,
+                "why": planned[stage.name].why if stage.name in planned else "not asked for",
                 "seconds": None,
             }
-            for node in nodes
+            for stage in recipe.stages
         ]
-        self.about = {"recipe": recipe, "started": round(time.time(), 3), "finished": None}
+        started = round(time.time(), 3)
+        self.about = {"recipe": recipe.name, "from": begun, "started": started, "finished": None}
         self._write()
 
     def done(self, node: Node, seconds: float | None) -> None:
@@ -53,9 +59,18 @@ class Record:
         write_json(self.path, {**self.about, "nodes": self.nodes})
 
 
+def is_begun(out: Path, stage: str) -> bool:
+    """Whether the last call was asked to run from that stage again and did not come to its end."""
+    try:
+        about = json.loads((out / "chain.json").read_text())
+    except FileNotFoundError:
+        return False
+    return about.get("from") == stage and about["finished"] is None
+
+
 def set_aside(out: Path, nodes: Sequence[Node]) -> dict[str, Path]:
-    """Move every stage that runs again to OUT/replaced, without its checkpoints, before the first
-    one starts: a chain killed in between finds them missing, not stale.
+    """Move every stage that runs again to OUT/replaced, a complete one without its checkpoints,
+    before the first one starts: a chain killed in between finds them missing, not stale.
     """
     moved = {}
     # The last first: a kill on the way leaves a stage whose input is gone, never one whose input
@@ -70,7 +85,8 @@ def set_aside(out: Path, nodes: Sequence[Node]) -> dict[str, Path]:
         into.parent.mkdir(exist_ok=True)
         results = [*(out / "evaluations").glob(f"{name}.*")]
         (out / name).rename(into)
-        shutil.rmtree(into / "checkpoints", ignore_errors=True)
+        if is_done(into):
+            shutil.rmtree(into / "checkpoints", ignore_errors=True)
         for result in results:  # of weights that are no longer there
             result.rename(into / result.name)
         moved[name] = into

@@ -16,7 +16,7 @@ import data
 from align import folder, recipe
 from align.chain.launch import Launcher, call
 from align.chain.plan import Node, missing, plan
-from align.chain.record import Record, set_aside
+from align.chain.record import Record, is_begun, set_aside
 from align.cli import Run, fail, parse
 from align.config import Evaluation, Stage
 from align.folder import FolderError
@@ -34,8 +34,7 @@ class ChainRun(Run):
     only: str | None = None
     """This stage alone; what it reads must be there."""
     from_: Annotated[str | None, tyro.conf.arg(name="from")] = None
-    """Run this stage again and everything that reads what it writes, changed or not. Interrupted,
-    it goes on without this flag."""
+    """Run this stage again and everything that reads what it writes, changed or not."""
     list: bool = False
     """Say what would run and why, and stop."""
     dry_run: bool = False
@@ -53,28 +52,22 @@ def main(doc: str) -> None:
     """Parse, then run what is left to run."""
     run, config = parse(ChainRun, lambda run: _as_config(recipe.load(run.recipe)), doc=doc)
     found = recipe.load(run.recipe)
-    stages = _chosen([getattr(config, _field(stage.name)) for stage in found.stages], run)
-    evaluations = [getattr(config, _field(one.name)) for one in found.evaluations]
     flags = _overrides([_field(one.name) for one in (*found.stages, *found.evaluations)])
     try:
-        Chain(run, found, stages, evaluations, flags).run()
-    except (MissingError, data.DataError, FolderError) as error:
+        Chain(run, _overridden(found, config), flags).run()
+    except (recipe.RecipeError, MissingError, data.DataError, FolderError) as error:
         fail(str(error))
 
 
 class Chain:
-    """A recipe's stages in one run folder. flags: the overrides of each stage and evaluation."""
+    """A recipe's stages in one run folder. found: the recipe with the overrides; flags: these, for
+    each stage and evaluation.
+    """
 
-    def __init__(
-        self,
-        run: ChainRun,
-        found: Recipe,
-        stages: Sequence[Stage],
-        evaluations: Sequence[Evaluation],
-        flags: dict[str, list[str]],
-    ) -> None:
-        self.asked, self.recipe, self.stages = run, found, stages
-        self.out, self.evaluations, self.flags = run.folder, evaluations, flags
+    def __init__(self, run: ChainRun, found: Recipe, flags: dict[str, list[str]]) -> None:
+        self.asked, self.recipe, self.flags = run, found, flags
+        self.stages = _chosen(found, run)
+        self.out, self.evaluations = run.folder, found.evaluations
         self.launcher = Launcher(
             recipe=run.recipe, out=run.folder, report_to=run.report_to, accelerate=run.accelerate
         )
@@ -92,7 +85,8 @@ class Chain:
                 self._run(self._plan())
 
     def _plan(self) -> list[Node]:
-        again = [self.asked.from_] if self.asked.from_ else []
+        asked = self.asked.from_
+        again = [asked] if asked and not is_begun(self.out, asked) else []
         return plan(self.stages, self.out, recipe=self.recipe.name, again=again)
 
     def _run(self, nodes: Sequence[Node]) -> None:
@@ -104,7 +98,7 @@ class Chain:
         if not todo and not self._unanswered() and (self.out / "report.html").is_file():
             print(f"nothing to do; report: {self.out / 'report.html'}")
             return
-        record = Record(self.out, self.recipe.name, nodes)
+        record = Record(self.out, self.recipe, nodes, begun=self.asked.from_ or "")
         folder.write_recipe(self.out, self.recipe)
         mark_children()
         if len(self.recipe.stages) == 1:
@@ -126,10 +120,17 @@ class Chain:
             fail(problem)
 
     def _wait_for_former(self) -> None:
-        """A stage whose chain was killed saves a checkpoint and ends; see `align.lock`."""
-        for stage in self.stages:
-            if (self.out / stage.name).is_dir():
-                with locked(self.out / stage.name, wait=PATIENCE):
+        """What a killed chain left at work saves a checkpoint and ends; see `align.lock`."""
+        labels = [f"evaluations/.{stage.name}" for stage in self.stages]
+        for name in (*(stage.name for stage in self.stages), *labels):
+            if not (self.out / name).is_dir():
+                continue
+            try:
+                with locked(self.out / name):
+                    pass
+            except FolderError:
+                print(f"waiting for what is still at work in {self.out / name}", flush=True)
+                with locked(self.out / name, wait=PATIENCE):
                     pass
 
     def _show(self, nodes: Sequence[Node]) -> None:
@@ -148,9 +149,10 @@ class Chain:
             if data.from_stages(stage):
                 print(f"{stage.name}: not checked, as its data is still to be made")
                 continue
-            rows = stage.data.rows()
-            data.validate.check_rows(rows, stage.rows_kind or stage.kind)
-            print(f"{stage.name}: its {len(rows):,} rows fit; its model is still to be trained")
+            from align.stages.checks import checked_rows  # brings torch
+
+            count = len(checked_rows(stage))
+            print(f"{stage.name}: its {count:,} rows fit; its model is still to be trained")
 
     def _command(self, stage: Stage, *, resume: bool = True) -> list[str]:
         flags = self.flags[_field(stage.name)]
@@ -192,15 +194,29 @@ def line(node: Node) -> str:
     return f"{node.action:>9}  {node.stage.name}{below}: {node.why}"
 
 
-def _chosen(stages: list[Stage], run: ChainRun) -> list[Stage]:
+def _overridden(found: Recipe, config: Any) -> Recipe:
+    """The recipe with the values given, checked once more. Raises RecipeError."""
+    for one in (*found.stages, *found.evaluations):
+        given = getattr(config, _field(one.name)).name
+        if given != one.name:
+            raise recipe.RecipeError(f"--{one.name}.name {given}: a chain's names stay as they are")
+    return dataclasses.replace(
+        found,
+        stages=tuple(getattr(config, _field(stage.name)) for stage in found.stages),
+        evaluations=tuple(getattr(config, _field(one.name)) for one in found.evaluations),
+    )
+
+
+def _chosen(found: Recipe, run: ChainRun) -> list[Stage]:
     """The stages asked for; ends with a message where a name is none of them."""
-    names = [stage.name for stage in stages]
+    names = [stage.name for stage in found.stages]
     for name in (run.only, run.from_):
         if name is not None and name not in names:
-            fail(
-                f"recipe {run.recipe} has no stage called {name!r} (there are: {', '.join(names)})"
-            )
-    return [stage for stage in stages if run.only in (None, stage.name)]
+            fail(f"recipe {run.recipe} has no stage called {name!r} (there are: "
+                 f"{', '.join(names)})")  # fmt: skip
+    if run.only and run.from_:
+        fail("--only runs one stage and --from several: give one of them")
+    return [stage for stage in found.stages if run.only in (None, stage.name)]
 
 
 def _as_config(found: Recipe) -> Any:

@@ -5,13 +5,15 @@ come back, so nothing is tokenized twice. The server's weights stay as they are:
 that samples and does not train. Started, for instance, by
 
     vllm serve org/name --logprobs-mode processed_logprobs
+
+A server that wants a key gets the one in ALIGN_SERVER_KEY, and no other service's key.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -41,27 +43,13 @@ class ServerEngine:
     ) -> None:
         self.url = engine.url.rstrip("/").removesuffix("/v1")
         self.sampling, self.stop = sampling, list(stop)
-        key = os.environ.get("OPENAI_API_KEY")
-        self.client = httpx.Client(
-            base_url=self.url,
-            timeout=httpx.Timeout(engine.time_limit, connect=CONNECT, pool=None),
-            limits=httpx.Limits(max_connections=AT_ONCE),
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-        )
-        self.model = self._served(engine.served)
-        self._check_tokenizer(tokenizer)
+        self.time_limit = engine.time_limit
+        self.model = asyncio.run(self._served(engine.served))
+        asyncio.run(self._check_tokenizer(tokenizer))
 
     def sample(self, requests: Sequence[Request]) -> list[list[Sample]]:
-        with ThreadPoolExecutor(AT_ONCE) as threads:
-            asked = [
-                [threads.submit(self._complete, request.prompt, seed) for seed in request.seeds]
-                for request in requests
-            ]
-            try:
-                return [[answer.result() for answer in answers] for answers in asked]
-            except EngineError:
-                threads.shutdown(cancel_futures=True)
-                raise
+        # However this ends, by an error or by SIGTERM, completions under way are given up at once.
+        return asyncio.run(self._sample(requests))
 
     def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Raises EngineError: a server's weights are not ours."""
@@ -71,10 +59,23 @@ class ServerEngine:
         )
 
     def close(self) -> None:
-        """Let the connections go; the server runs on."""
-        self.client.close()
+        """Nothing to stop: connections end with each call, and the server runs on."""
 
-    def _complete(self, prompt: Sequence[int], seed: int) -> Sample:
+    async def _sample(self, requests: Sequence[Request]) -> list[list[Sample]]:
+        turns = asyncio.Semaphore(AT_ONCE)
+        async with self._client(self.time_limit) as client:
+
+            async def complete(prompt: Sequence[int], seed: int) -> Sample:
+                async with turns:
+                    return await self._complete(client, prompt, seed)
+
+            asked = [(request.prompt, seed) for request in requests for seed in request.seeds]
+            answers = iter(await asyncio.gather(*(complete(*each) for each in asked)))
+        return [[next(answers) for _ in request.seeds] for request in requests]
+
+    async def _complete(
+        self, client: httpx.AsyncClient, prompt: Sequence[int], seed: int
+    ) -> Sample:
         sampling = self.sampling
         body = {
             "model": self.model,
@@ -88,22 +89,21 @@ class ServerEngine:
             "logprobs": 0,
             "return_token_ids": True,
         }
-        choice = self._call("POST", "/v1/completions", body)["choices"][0]
-        if choice.get("token_ids") is None:
+        answer = await self._call(client, "POST", "/v1/completions", body)
+        try:
+            return _completion(answer)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
             raise EngineError(
-                f"the server at {self.url} returns no token ids: it must be vLLM 0.10.2 or newer"
-            )
-        return Sample(
-            ids=choice["token_ids"],
-            logprobs=choice["logprobs"]["token_logprobs"],
-            truncated=choice["finish_reason"] == "length",
-        )
+                f"the server at {self.url} does not answer as vLLM 0.10.2 and newer do, with token "
+                f"ids and log-probs ({error!r}): {str(answer)[:300]}"
+            ) from error
 
-    def _served(self, wanted: str) -> str:
+    async def _served(self, wanted: str) -> str:
         """The model's name there. Raises EngineError where it is not served, or has no room."""
-        models = {
-            each["id"]: each for each in self._call("GET", "/v1/models", limit=CONNECT)["data"]
-        }
+        async with self._client(CONNECT) as client:
+            models = {
+                each["id"]: each for each in (await self._call(client, "GET", "/v1/models"))["data"]
+            }
         name = wanted or (next(iter(models)) if len(models) == 1 else "")
         if name not in models:
             said = f"does not serve {name!r}" if name else "serves several models"
@@ -121,11 +121,12 @@ class ServerEngine:
             )
         return name
 
-    def _check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    async def _check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """That a text has the same token ids here and there, where the server tells."""
         body = {"model": self.model, "prompt": PROBE, "add_special_tokens": False}
         try:
-            theirs = self._call("POST", "/tokenize", body, limit=CONNECT)["tokens"]
+            async with self._client(CONNECT) as client:
+                theirs = (await self._call(client, "POST", "/tokenize", body))["tokens"]
         except _NotOfferedError:
             console.print(f"note: {self.url} has no /tokenize; its tokenizer was not compared")
             return
@@ -136,12 +137,19 @@ class ServerEngine:
                 "--model the model that is served"
             )
 
-    def _call(
-        self, method: str, path: str, body: Any = None, *, limit: float | None = None
+    def _client(self, limit: float) -> httpx.AsyncClient:
+        key = os.environ.get("ALIGN_SERVER_KEY")
+        return httpx.AsyncClient(
+            base_url=self.url,
+            timeout=httpx.Timeout(limit, connect=CONNECT),
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+        )
+
+    async def _call(
+        self, client: httpx.AsyncClient, method: str, path: str, body: Any = None
     ) -> dict[str, Any]:
-        options: dict[str, Any] = {"timeout": limit} if limit else {}
         try:
-            answer = self.client.request(method, path, json=body, **options)
+            answer = await client.request(method, path, json=body)
         except httpx.ConnectError as error:
             raise EngineError(
                 f"no server answers at {self.url} ({error}): start one, as with `vllm serve "
@@ -159,6 +167,17 @@ class ServerEngine:
 
 class _NotOfferedError(EngineError):
     """The server does not have that route."""
+
+
+def _completion(answer: dict[str, Any]) -> Sample:
+    """Raises KeyError, IndexError, TypeError or ValueError for what is none."""
+    choice = answer["choices"][0]
+    ids, logprobs = list(choice["token_ids"]), list(choice["logprobs"]["token_logprobs"])
+    if len(ids) != len(logprobs):
+        raise ValueError(f"{len(ids)} token ids and {len(logprobs)} log-probs")
+    if choice["finish_reason"] not in ("stop", "length"):
+        raise ValueError(f"finish_reason {choice['finish_reason']!r}")
+    return Sample(ids=ids, logprobs=logprobs, truncated=choice["finish_reason"] == "length")
 
 
 def _content(answer: httpx.Response, where: str) -> dict[str, Any]:

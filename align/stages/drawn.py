@@ -13,7 +13,7 @@ from align.rollout import Request, Sample, seed_of
 from align.stages.ledger import Line
 from align.stages.rolled import Rolled, Roller
 from data.cleaning import Unclean, clean
-from data.prompting import ended
+from data.prompting import FewShot, ended
 
 
 @dataclass(kw_only=True)
@@ -43,8 +43,11 @@ class Drawer(Roller):
         self, prompt: tuple[int, list[int]], seeds: list[int], samples: list[Sample]
     ) -> Drawn:
         row, ids = prompt
-        plain = isinstance(self.prompts.rows[row]["prompt"], str)
-        found = [self._as_written(sample, plain) for sample in samples]
+        # Only worked examples teach a model to go on to a question of its own; any other's rule
+        # or "User:" is part of its reasoning.
+        examples = isinstance(self.config.prompting, FewShot)
+        cut = examples and isinstance(self.prompts.rows[row]["prompt"], str)
+        found = [self._as_written(sample, cut) for sample in samples]
         return Drawn(
             row=row,
             prompt=ids,
@@ -56,16 +59,14 @@ class Drawer(Roller):
             unclean=[why for _, _, _, why in found],
         )
 
-    def _as_written(
-        self, sample: Sample, plain: bool
-    ) -> tuple[Sample, str, str | None, str | None]:
+    def _as_written(self, sample: Sample, cut: bool) -> tuple[Sample, str, str | None, str | None]:
         """The sample with its text, the text as it was where that is another, and why it could not
         be cleaned.
         """
         tokenizer = self.context.tokenizer
         raw = text = tokenizer.decode(sample.ids, skip_special_tokens=True)
         unclean = None
-        if plain and (text := ended(raw)) != raw:
+        if cut and (text := ended(raw)) != raw:
             sample = replace(sample, truncated=False)
         if self.config.clean and not sample.truncated:
             try:

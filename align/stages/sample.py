@@ -12,13 +12,14 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import data
 from align import manifest, rejection
 from align.config import Sample as Config
 from align.folder import write_json
-from align.preempt import Preemption
+from align.preempt import Preempted, Preemption
 from align.progress import console
 from align.rollout import Engine
 from align.stages.context import Context
@@ -88,18 +89,29 @@ class SampleStage:
         return Journal(folder, ledger, self.config.keep, steps=self.steps)
 
     def _sample(self, done: int, journal: Journal | None, preemption: Preemption) -> bool:
-        drawer = Drawer(self.config, self.context, self.start(), self.prompts)
-        for step in range(done + 1, self.steps + 1):
-            clock, begun = Clock(), time.perf_counter()
-            lines = self._draw(drawer, step, clock)
-            if journal:
-                seconds = clock.figures() | {"seconds/total": time.perf_counter() - begun}
-                row = journal.add(step, lines, seconds)
-                self.context.accelerator.log(row, step=step)
-            if any(self.context.gathered([preemption.asked])) and step < self.steps:
-                break
-        drawer.engine.close()
-        return step == self.steps
+        """All batches that are left. Returns False if SIGTERM ended it before the last."""
+        # Ranks would part ways: with several, SIGTERM waits for the batch's end.
+        alone = self.context.accelerator.num_processes == 1
+        breakable = preemption.interruptible if alone else nullcontext
+        with ExitStack() as closing:
+            try:
+                with breakable():
+                    engine = self.start()
+                    closing.callback(engine.close)
+                drawer = Drawer(self.config, self.context, engine, self.prompts)
+                for step in range(done + 1, self.steps + 1):
+                    clock, begun = Clock(), time.perf_counter()
+                    with breakable():  # nothing of the batch is written yet
+                        lines = self._draw(drawer, step, clock)
+                    if journal:
+                        seconds = clock.figures() | {"seconds/total": time.perf_counter() - begun}
+                        row = journal.add(step, lines, seconds)
+                        self.context.accelerator.log(row, step=step)
+                    if any(self.context.gathered([preemption.asked])) and step < self.steps:
+                        return False
+            except Preempted:
+                return False
+        return True
 
     def _draw(self, drawer: Drawer, step: int, clock: Clock) -> list[Line]:
         """A batch, drawn and scored by all processes, in the order of the data on each."""
