@@ -2,8 +2,9 @@
 
 A row has `completion`, a string or chat messages, or a list of several answers to one problem, and
 the gold in `solution` or, without that column, in `answer`: bare, boxed or a whole worked solution.
-Rows that share a value in `row` answer one problem, so the .jsonl of an evaluation can be scored
-again. `prompt` or `question` is kept for the reader.
+Rows that share a value in `row` answer one problem, and the columns that tell a row's rule (see
+`data.judge`) are kept, so the .jsonl of an evaluation can be scored again. `prompt` or `question`
+is kept for the reader.
 """
 
 from __future__ import annotations
@@ -15,31 +16,28 @@ from typing import Any
 
 from align import results, scoring
 from align.folder import identity
-from data import files
+from data import files, judge
 from data.rows import Row, RowError, show
 from rewards.core import text_of
-
-# What the answers file says itself, and what would be taken for a rule's column.
-_OWN = ("row", "sample", "prompt", "question", "completion", "solution", "answer")
 
 
 def score(path: Path, *, label: str, out: Path) -> dict[str, Any]:
     """Score the file; write OUT/evaluations/LABEL.json and .jsonl as for a model.
 
     Raises DataError for a file that cannot be read, RowError for the first row without a completion
-    or a gold.
+    or a gold, and where `row` does not tell the problems apart.
     """
     begun = time.perf_counter()
+    rows = list(files.read(path))
+    problems = _problems(rows)
     drawn: list[tuple[Any, Any, Row]] = []
-    for place, row in enumerate(files.read(path)):
-        problem = row["row"] if isinstance(row.get("row"), int | str) else place
+    for place, (problem, row) in enumerate(zip(problems, rows, strict=True)):
         drawn += [(problem, each, row) for each in _completions(place, row)]
-        _gold(place, row)
+        judge.rule_of(place, row)
     texts = [text_of(completion) for _, completion, _ in drawn]
     golds = [_gold(0, row) for *_, row in drawn]
-    names = dict.fromkeys(name for *_, row in drawn for name in row if name not in _OWN)
-    columns = {name: [row.get(name) for *_, row in drawn] for name in names}
-    verdicts = scoring.verdicts(texts, golds, **columns)
+    columns = {name: [row.get(name) for *_, row in drawn] for name in judge.TELLING}
+    verdicts = scoring.verdicts(texts, golds, columns)
     seen: Counter[Any] = Counter()
     answers = []
     for (problem, _, row), text, gold, verdict in zip(drawn, texts, golds, verdicts, strict=True):
@@ -51,6 +49,7 @@ def score(path: Path, *, label: str, out: Path) -> dict[str, Any]:
                 "solution": gold,
                 "completion": text,
                 **vars(verdict),
+                **judge.telling(row),
             }
         )
         seen[problem] += 1
@@ -69,21 +68,50 @@ def score(path: Path, *, label: str, out: Path) -> dict[str, Any]:
     return summary
 
 
+def _problems(rows: list[Row]) -> list[Any]:
+    """Which problem each row answers: what it says itself, or one a row.
+
+    Raises RowError where only some rows say it, and where two that say the same differ.
+    """
+    said = [row.get("row") for row in rows]
+    if all(each is None for each in said):
+        return list(range(len(rows)))
+    asked: dict[Any, Any] = {}
+    for place, row in enumerate(rows):
+        expected = "the number or name of its problem, as in other rows"
+        if isinstance(said[place], int | str):
+            own = (_prompt(row), _gold(place, row), judge.telling(row))
+            if asked.setdefault(said[place], own) == own:
+                continue
+            expected = "another number: a row before has it with another prompt or gold"
+        raise RowError(row=place, column="row", expected=expected, seen=show(said[place]))
+    return said
+
+
 def _completions(place: int, row: Row) -> list[Any]:
     """The answers in a row: one, or several."""
     value = row.get("completion")
     several = isinstance(value, list) and not all(isinstance(each, dict) for each in value)
     found = value if several else [value]
-    for each in found:
-        messages = isinstance(each, list) and all(isinstance(part, dict) for part in each)
-        if not isinstance(each, str) and not messages:
-            raise RowError(
-                row=place,
-                column="completion",
-                expected="a string, chat messages, or a list of either",
-                seen=show(value),
-            )
+    if not all(isinstance(each, str) or _is_chat(each) for each in found):
+        raise RowError(
+            row=place,
+            column="completion",
+            expected="a string, chat messages with their content, or a list of either",
+            seen=show(value),
+        )
     return found
+
+
+def _is_chat(value: Any) -> bool:
+    """Whether it is messages, each of which says something."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(
+            isinstance(each, dict) and isinstance(each.get("content"), str | list) for each in value
+        )
+    )
 
 
 def _gold(place: int, row: Row) -> str:

@@ -21,7 +21,7 @@ from align.progress import console, duration
 from align.rollout import Engine, Request, Sample, seed_of
 from align.rollout.build import build
 from align.trained_on import TrainingData
-from data import contamination
+from data import contamination, judge
 
 BATCH = 256  # completions asked of the sampler at once
 REPORTED = 10.0  # seconds between two lines on how far it is
@@ -49,6 +49,7 @@ def evaluate(
     if training:
         contaminated = trained_on.check(list(contamination.prompt_texts(rows)), training, out)
         console.print(trained_on.line(contaminated), markup=False)
+    weights = weights_of(located)  # before answering: a stage may write others meanwhile
     path = models.ready(located)
     tokenizer = models.load_tokenizer(path, trust_remote_code=config.trust_remote_code)
     kept, requests = _requests(rows, config, tokenizer)
@@ -60,7 +61,7 @@ def evaluate(
         "label": label,
         "evaluation": config.name,
         "model": located.path,
-        "weights": weights_of(located),
+        "weights": weights,
         "config": described(config),
         "files": data.fingerprint.of_files(config),
         "data": config.data.name,
@@ -147,11 +148,11 @@ def _answers(
     texts = [tokenizer.decode(sample.ids, skip_special_tokens=True) for _, _, sample in drawn]
     columns = {
         name: [rows[i][name] for i, _, _ in drawn]
-        for name in rows.column_names
-        if name not in (*data.rows.CONTENT_COLUMNS, "solution")
+        for name in judge.TELLING
+        if name in rows.column_names
     }
     solutions = [rows[i]["solution"] for i, _, _ in drawn]
-    verdicts = scoring.verdicts(texts, solutions, **columns)
+    verdicts = scoring.verdicts(texts, solutions, columns)
     answers = []
     for (i, number, sample), text, verdict in zip(drawn, texts, verdicts, strict=True):
         prompt = rows[i]["prompt"]
@@ -163,6 +164,7 @@ def _answers(
                 "solution": rows[i]["solution"],
                 "completion": text,
                 **vars(verdict),
+                **judge.telling(rows[i]),
                 "length": len(sample.ids),
                 "truncated": sample.truncated,
             }

@@ -34,6 +34,12 @@ SHOWN = (
 )
 
 
+def announce(lines: Mapping[str, str]) -> None:
+    """What is about to be done, a name and its figures a line."""
+    for name, text in lines.items():
+        console.print(f"{name:>16}  {text}")
+
+
 class Progress:
     """Prints each step. Silent on every process but the main one."""
 

@@ -1,12 +1,13 @@
 """From scored answers to a result: shares with intervals, pass@k, maj@k, and the files they go to.
 
-An answer is a row of the .jsonl: `row` is its problem, `sample` its number there, and `strict`,
-`lenient` and `format` are 0 or 1. Torch-free.
+An answer is a row of the .jsonl: `row` is its problem, `sample` its number there, `strict`,
+`lenient` and `format` are 0 or 1, and `outcome` says how the judging ended. Torch-free.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ Answer = dict[str, Any]
 
 
 def figures(answers: Sequence[Answer]) -> dict[str, Any]:
-    """n (problems), samples (answers to each, the fewest) and the shares of right answers.
+    """n (problems), samples (answers to each, the fewest), unscorable (answers whose gold cannot be
+    read, which count as wrong) and the shares of right answers.
 
     With one answer a problem a share is a proportion with Wilson's interval. With several it is the
     mean over problems (mean@n) with an interval over problems, and there are `mean`, `pass` and
@@ -30,7 +32,8 @@ def figures(answers: Sequence[Answer]) -> dict[str, Any]:
     """
     problems = by_problem(answers)
     samples = min(map(len, problems))
-    found: dict[str, Any] = {"n": len(problems), "samples": samples}
+    unscorable = sum(answer["outcome"] == "unscorable" for answer in answers)
+    found: dict[str, Any] = {"n": len(problems), "samples": samples, "unscorable": unscorable}
     if len(answers) == len(problems):
         right = {name: sum(answer[name] for answer in answers) for name in SCORES}
         return found | {name: vars(proportion(right[name], len(answers))) for name in SCORES}
@@ -91,7 +94,7 @@ def write(path: Path, summary: dict[str, Any], answers: Iterable[Answer]) -> Non
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = (json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
-    partial = path.with_name(f".{path.stem}.jsonl.partial")
+    partial = path.with_name(f".{path.stem}.jsonl.{os.getpid()}")
     partial.write_bytes("".join(lines).encode("utf-8", "replace"))
     path.unlink(missing_ok=True)
     partial.replace(path.with_name(f"{path.stem}.jsonl"))
@@ -105,6 +108,8 @@ def line(summary: dict[str, Any]) -> str:
     if summary["evaluation"] not in ("evaluation", None):
         name = f"{name}, {summary['evaluation']}"
     end = f"in {duration(summary['seconds'])}"
+    if summary.get("unscorable"):
+        end += f"  unscorable: {summary['unscorable']:,} (gold cannot be read, counted as wrong)"
     if not several:
         shares = "  ".join(f"{score} {_percent(summary[score])}" for score in SCORES)
         return f"{name}: {shares}  n={summary['n']:,}  {end}"

@@ -7,24 +7,27 @@ else), *lenient* the right answer anywhere. What a method gains in the first alo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import rewards
-from data.judge import Judge, given
+from data.judge import TELLING, Judge, given
 from rewards.accuracy import equal
 from rewards.core import text_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """0 or 1 each: right and in the form, right anywhere, in the form."""
+    """0 or 1 each: right and in the form, right anywhere, in the form. outcome: how the judging
+    ended, as in `rewards.Score`; "unscorable" is a gold that cannot be read.
+    """
 
     strict: int
     lenient: int
     format: int
+    outcome: str = "ok"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,21 +42,28 @@ class Votes:
 
 
 def verdicts(
-    completions: Sequence[Any], solutions: Sequence[str | None], **columns: Sequence[Any]
+    completions: Sequence[Any],
+    solutions: Sequence[str | None],
+    columns: Mapping[str, Sequence[Any]] | None = None,
 ) -> list[Verdict]:
     """One verdict a completion (a string, or chat messages whose last answer is read).
 
-    solutions: the golds, bare, boxed or whole worked solutions; one that cannot be parsed makes
-    nothing right. columns: further columns of the data set, one entry a completion, which tell a
-    row's own rule (see `data.judge`). Raises ValueError for lists of different lengths.
+    solutions: the golds, bare, boxed or whole worked solutions; one that cannot be read makes
+    nothing right, and its outcome says so. columns: further columns of the data set, one entry a
+    completion, of which some tell a row's own rule (see `data.judge`). Raises ValueError for lists
+    of different lengths, RowError for a countdown without numbers.
     """
-    right = Judge().score(completions, solution=list(solutions), **columns)
+    telling = {name: list(values) for name, values in (columns or {}).items() if name in TELLING}
+    right = Judge().score(completions, solution=list(solutions), **telling)
     formed = rewards.Format()(completions)
-    return [
-        Verdict(strict=lenient * form, lenient=lenient, format=form)
-        for score, value in zip(right, formed, strict=True)
-        for lenient, form in [(int(score.correct == 1.0), int(value == 1.0))]
-    ]
+    found = []
+    for score, value in zip(right, formed, strict=True):
+        lenient, form = int(score.correct == 1.0), int(value == 1.0)
+        verdict = Verdict(
+            strict=lenient * form, lenient=lenient, format=form, outcome=score.outcome
+        )
+        found.append(verdict)
+    return found
 
 
 def votes(

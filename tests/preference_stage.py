@@ -27,7 +27,7 @@ import data
 from align.config import Compute, Optim
 from align.stages.modules import trained_module
 from align.stages.order import at
-from align.stages.run import STAGES
+from align.stages.training import STAGES
 
 FIGURES = {"accuracy", "margin", "chosen", "rejected", "score", "kl", "value_loss", "return"}
 BUDGETS = (1, 20, 40, 70, 10_000)  # one pair a pack, some, ..., everything in one

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import signal
+import threading
 
 import data
 import rewards
@@ -31,6 +32,13 @@ COLD = dataclasses.replace(
     clean=True,
     keep=dataclasses.replace(STAGE.keep, min_reward=-1.0),
 )
+REFLECT = dataclasses.replace(
+    STAGE,
+    name="reflect",
+    prompting=data.prompting.Reflect(instruction="Think, then check."),
+    engine=Engine(kind="server", time_limit=100.0),
+    limit=12,
+)
 
 
 def add(harm=None, *args):
@@ -38,7 +46,7 @@ def add(harm=None, *args):
     import recipes.tiny
 
     recipe = recipes.tiny.RECIPE
-    recipes.tiny.RECIPE = dataclasses.replace(recipe, stages=(*recipe.stages, STAGE, COLD))
+    recipes.tiny.RECIPE = dataclasses.replace(recipe, stages=(*recipe.stages, STAGE, COLD, REFLECT))
     if harm:
         globals()[harm](*args)
 
@@ -100,6 +108,31 @@ def term(batch, rank=0):
         return original(self, requests)
 
     HfEngine.sample = sample
+
+
+def term_while_starting():
+    """SIGTERM while the sampler starts; an engine that did start would fail."""
+    import align.stages.sampling
+
+    def build(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("started on")
+
+    align.stages.sampling.build = build
+
+
+def term_while_waiting(completion):
+    """SIGTERM soon after a server was asked for that completion, which it does not answer."""
+    from align.rollout.server import ServerEngine
+
+    original, calls = ServerEngine._complete, iter(range(1, 10**9))
+
+    async def complete(self, *args):
+        if next(calls) == completion:
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        return await original(self, *args)
+
+    ServerEngine._complete = complete
 
 
 def without_a_sampler():

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from align.duplicates import Seen, jaccard, shingles
+from align.duplicates import Seen, band_rows, jaccard, shingles
 
 
 def test_shingles_are_word_trigrams():
@@ -49,3 +49,23 @@ def test_one_text_answers_two_questions():
     assert seen.is_new("Is 7 prime?", "Yes.")
     assert seen.is_new("Is 9 odd, and is it large?", "Yes.")
     assert not seen.is_new("is 7 prime ?", "yes .")
+
+
+@pytest.mark.parametrize("threshold", [0.02, 0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.95])
+def test_pairs_just_above_any_threshold_are_found(threshold):
+    """300 pairs, of which at most 0.0014 * 300 = 0.4 may be overlooked: 3 or more are too many."""
+    chance, overlooked = random.Random(11), 0
+    for _ in range(300):
+        words = [f"w{chance.randrange(10**9)}" for _ in range(202)]
+        part = " ".join(words[: 2 + round(200 * threshold)])  # 3-grams: so many of the 200
+        alike = jaccard(shingles(" ".join(words)), shingles(part))
+        assert threshold <= alike < threshold + 0.006
+        seen = Seen(threshold)
+        assert seen.is_new("", " ".join(words))
+        overlooked += seen.is_new("", part)
+    assert overlooked < 3
+
+
+def test_hashes_a_band_follow_from_the_threshold():
+    """(1 - threshold**rows)**(288 // rows) is at most 0.0014; with a row more it is not."""
+    assert [band_rows(t) for t in (1.0, 0.8, 0.7, 0.6, 0.5, 0.3, 0.02)] == [8, 8, 5, 4, 3, 2, 0]

@@ -1,22 +1,19 @@
 """The server engine: what it asks and what it says when something is wrong.
 
-The fast tests speak to a stand-in, a small real HTTP server in this process that answers as vLLM
-does; one test, at the end, starts vLLM itself.
+The fast tests speak to a stand-in; one test, at the end, starts vLLM itself.
 """
 
-import contextlib
-import json
 import os
 import socket
 import subprocess
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
 import tiny
+from stand_in import STOP, StandIn, completion
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from align.config import Engine, Sampling
@@ -24,78 +21,12 @@ from align.rollout import EngineError, Request
 from align.rollout.build import build
 from align.rollout.server import PROBE, ServerEngine
 
-STOP = [2]
-
-
-class StandIn:
-    """Answers with ids made of the seed; `change` replaces the answer of one route."""
-
-    def __init__(self, tokenizer):
-        self.bodies, self.busy, self.most = [], 0, 0
-        self.lock = threading.Lock()
-        self.routes = {
-            "/v1/models": lambda _: {"data": [{"id": "teacher", "max_model_len": 100}]},
-            "/tokenize": lambda body: {
-                "tokens": tokenizer(body["prompt"], add_special_tokens=False)["input_ids"]
-            },
-            "/v1/completions": self.complete,
-        }
-        stand_in = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                self.answer(None)
-
-            def do_POST(self):
-                self.answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-
-            def answer(self, body):
-                route = stand_in.routes.get(self.path)
-                status, content = 404, {"detail": "Not Found"}
-                if route is not None:
-                    found = route(body)
-                    status, content = found if isinstance(found, tuple) else (200, found)
-                text = content if isinstance(content, bytes) else json.dumps(content).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                with contextlib.suppress(BrokenPipeError):  # who asked has given up
-                    self.wfile.write(text)
-
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def complete(self, body):
-        with self.lock:
-            self.bodies.append(body)
-            self.busy += 1
-            self.most = max(self.most, self.busy)
-        time.sleep(0.05 if body["seed"] % 2 else 0.01)  # answers come out of order
-        with self.lock:
-            self.busy -= 1
-        cut = body["seed"] % 5 == 0
-        ids = [body["seed"], len(body["prompt"]), *([] if cut else STOP)]
-        return {
-            "choices": [
-                {
-                    "token_ids": ids,
-                    "logprobs": {"token_logprobs": [-0.5] * len(ids)},
-                    "finish_reason": "length" if cut else "stop",
-                }
-            ]
-        }
-
 
 @pytest.fixture
 def stand_in():
     made = StandIn(tiny.chat_tokenizer())
     yield made
-    made.server.shutdown()
-    made.server.server_close()
+    made.close()
 
 
 def _engine(url, served="", time_limit=20.0, **sampling):
@@ -127,6 +58,36 @@ def test_every_seed_is_asked_for_and_answers_keep_their_order(stand_in):
 
 def test_an_address_may_end_in_v1(stand_in):
     assert _engine(stand_in.url + "/v1/").model == "teacher"
+
+
+def test_only_a_key_of_its_own_is_sent(stand_in, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "for another service")
+    monkeypatch.delenv("ALIGN_SERVER_KEY", raising=False)
+    _engine(stand_in.url).sample([Request(prompt=[1], seeds=[1])])
+    assert stand_in.keys == [None] * 3
+    monkeypatch.setenv("ALIGN_SERVER_KEY", "ours")
+    _engine(stand_in.url).sample([Request(prompt=[1], seeds=[1])])
+    assert stand_in.keys[3:] == ["Bearer ours"] * 3
+
+
+def test_after_an_error_nothing_more_is_asked_nor_waited_for(stand_in):
+    """The others under way, each of which would take 30 seconds, are given up."""
+    over = threading.Event()
+
+    def answer(body):
+        stand_in.bodies.append(body)
+        if body["seed"]:
+            over.wait(30)
+        return (500, {"message": "out of memory"})
+
+    engine = _engine(stand_in.url)
+    stand_in.routes["/v1/completions"] = answer
+    begun = time.monotonic()
+    with pytest.raises(EngineError, match="out of memory"):
+        engine.sample([Request(prompt=[1], seeds=range(500))])
+    over.set()
+    assert time.monotonic() - begun < 15
+    assert len(stand_in.bodies) < 70
 
 
 def test_it_takes_no_weights(stand_in):
@@ -170,14 +131,29 @@ def test_too_little_room(stand_in):
         _engine(stand_in.url, max_tokens=37)
 
 
+def _changed(**choice):
+    """A completion with another value somewhere."""
+    answer = completion([5, *STOP])
+    answer["choices"][0] |= choice
+    return answer
+
+
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
         ((400, {"message": "prompt too long"}), "answered 400: .*prompt too long"),
         (b"<html>", "answered no JSON"),
-        ({"choices": [{"text": "5", "finish_reason": "stop"}]}, "must be vLLM 0.10.2 or newer"),
+        (
+            {"choices": [{"text": "5", "finish_reason": "stop"}]},
+            "vLLM 0.10.2 and newer do.*'token_",
+        ),
+        (_changed(token_ids=None), "with token ids and log-probs .*'token_ids': None"),
+        (_changed(logprobs=None), "with token ids and log-probs .*'logprobs': None"),
+        (_changed(token_ids=[5]), "1 token ids and 2 log-probs"),
+        (_changed(finish_reason="abort"), "finish_reason 'abort'"),
+        ({"choices": []}, "does not answer as vLLM"),
     ],
-    ids=["refused", "no-json", "no-ids"],
+    ids=["refused", "no-json", "other-api", "no-ids", "no-logprobs", "too-few", "ended", "none"],
 )
 def test_what_a_completion_comes_to(stand_in, answer, said):
     engine = _engine(stand_in.url)

@@ -4,9 +4,13 @@ import hashlib
 import json
 import re
 import signal
+import threading
+import time
 
 import pytest
 import runs
+import tiny
+from stand_in import StandIn, completion
 
 import data
 
@@ -111,19 +115,24 @@ def test_killed_and_resumed_it_ends_as_if_nothing_had_been(whole, tmp_path, harm
     _same(tmp_path / "sample", whole)
 
 
-def test_sigterm_ends_it_after_the_batch(whole, tmp_path):
-    text = _run(tmp_path, harm=("term", 2), expect=PREEMPTED)
+@pytest.mark.parametrize(("harm", "left"), [(("term_while_starting",), 0), (("term", 2), 6)])
+def test_sigterm_ends_it_at_once(whole, tmp_path, harm, left):
+    """While the sampler starts, and within a batch, nothing of which is written."""
+    text = _run(tmp_path, harm=harm, expect=PREEMPTED)
     assert "continue with --resume" in text
     stage = tmp_path / "sample"
-    assert len(_lines(stage / "sampled.jsonl")) == 12
+    assert len(_lines(stage / "sampled.jsonl")) == left
     _run(tmp_path, "--resume")
     _same(stage, whole)
     assert "complete already" in _run(tmp_path, "--resume")
 
 
 def test_two_processes_draw_what_one_draws(whole, tmp_path):
-    """Texts are equal; log-probs, which rounding moves, are not written."""
+    """Texts are equal; log-probs, which rounding moves, are not written. SIGTERM to one of them
+    waits for the end of the batch.
+    """
     _run(tmp_path, ranks=2, harm=("term", 3, 1), expect=PREEMPTED)
+    assert len(_lines(tmp_path / "sample" / "sampled.jsonl")) == 18
     _run(tmp_path, "--resume", ranks=2)
     _same(tmp_path / "sample", whole)
 
@@ -189,3 +198,74 @@ def test_few_shot_and_cleaning_change_what_is_asked_and_written(tmp_path):
         sample = lines[row["provenance"]["row"]]["samples"][row["provenance"]["sample"]]
         assert sample["text"] == answer["content"] != sample["raw"]
         assert row["provenance"]["length"] == len(answer["content"])  # characters are tokens
+
+
+@pytest.fixture
+def teacher():
+    """A server whose answers hold their seed; a third of them are cut."""
+    tokenizer = tiny.chat_tokenizer()
+    made = StandIn(tokenizer)
+
+    def answer(body):
+        made.bodies.append(body)
+        cut, text = body["seed"] % 3 == 0, f"sum {body['seed']}"
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return completion(ids[:6], "length") if cut else completion([*ids, 2])
+
+    made.routes["/v1/completions"] = answer
+    yield made
+    made.close()
+
+
+def test_a_server_is_asked_to_reflect_and_the_rows_hold_the_plain_prompt(teacher, tmp_path):
+    _run(tmp_path, "--engine.url", teacher.url, stage="reflect")
+    stage = tmp_path / "reflect"
+    lines, rows = _lines(stage / "sampled.jsonl"), _lines(stage / "data.jsonl")
+    assert len(teacher.bodies) == 96
+    tokenizer = tiny.chat_tokenizer()
+    asked = {body["seed"]: tokenizer.decode(body["prompt"]) for body in teacher.bodies}
+    for line in lines:
+        (turn,) = line["prompt"]
+        expected = (
+            "<|im_start|>system\nThink, then check.<|im_end|>\n"
+            f"<|im_start|>user\n{turn['content']}<|im_end|>\n<|im_start|>assistant\n"
+        )
+        for sample in line["samples"]:
+            seed = sample["seed"]
+            assert asked[seed] == expected
+            assert sample["truncated"] == (seed % 3 == 0)
+            assert sample["text"] == (f"sum {seed}"[:6] if seed % 3 == 0 else f"sum {seed}")
+    assert len(rows) == 12
+    for row in rows:
+        question, answer = row["messages"]
+        assert [question] == lines[row["provenance"]["row"]]["prompt"]
+        assert answer["content"] == f"sum {row['provenance']['seed']}"
+
+
+def test_sigterm_does_not_wait_for_a_server_and_resumed_it_ends_the_same(teacher, tmp_path):
+    """The second batch's first answers do not come; the rest of it is never asked for."""
+    answer, over = teacher.routes["/v1/completions"], threading.Event()
+
+    def slow(body):
+        with teacher.lock:
+            late = len(teacher.bodies) >= 48
+            found = answer(body)
+        if late:
+            over.wait(90)
+        return found
+
+    url = ("--engine.url", teacher.url)
+    for out in ("whole", "stopped"):
+        (tmp_path / out).mkdir()
+    _run(tmp_path / "whole", *url, stage="reflect")
+    teacher.bodies.clear()
+    teacher.routes["/v1/completions"] = slow
+    begun = time.monotonic()
+    _run(tmp_path / "stopped", *url, stage="reflect", harm=("term_while_waiting", 49),
+         expect=PREEMPTED)  # fmt: skip
+    assert time.monotonic() - begun < 60
+    over.set()
+    assert len(_lines(tmp_path / "stopped" / "reflect" / "sampled.jsonl")) == 6
+    teacher.routes["/v1/completions"] = answer
+    _run(tmp_path / "stopped", *url, "--resume", stage="reflect")
+    _same(tmp_path / "stopped" / "reflect", tmp_path / "whole" / "reflect")

@@ -61,19 +61,40 @@ class Evaluation:
 
 
 def read_evaluations(run: Run) -> tuple[list[Evaluation], list[str]]:
-    """All evaluations by what was asked, then in training order; notes on what was unreadable."""
+    """All evaluations by what was asked, then in training order; notes on what was unreadable, and
+    on results of weights that a stage has since replaced, which are left out.
+    """
     found, notes = [], []
     stages = [stage.name for stage in run.stages]
     for path in sorted((run.out / "evaluations").glob("*.json")):
         summary, summary_notes = read_json(path)
         rows, row_notes = read_rows(path.with_suffix(".jsonl"))
         notes += summary_notes + row_notes
-        if summary:
+        if replaced := _replaced(summary, run):
+            notes.append(
+                f"evaluations/{path.name} is of weights that {replaced} has no more and was left "
+                f"out; evaluate again."
+            )
+        elif summary:
             found.append(_evaluation(path.stem, summary, rows, stages))
     found.sort(key=lambda e: (e.order, e.name != DEFAULT, e.name, e.label))
     asked = list(dict.fromkeys((e.data, e.name) for e in found))
     found.sort(key=lambda e: asked.index((e.data, e.name)))
     return found, notes
+
+
+def _replaced(summary: Row, run: Run) -> str:
+    """The stage that has run again since its model was evaluated; empty where none has."""
+    weights, model = summary.get("weights"), str(summary.get("model", ""))
+    if not isinstance(weights, str) or Path(model).name != "model":
+        return ""
+    for stage in run.stages:
+        done, _ = read_json(stage.path / "done.json")
+        now = done.get("weights")
+        # Of a student made of some layers the text ends in the weights of the whole.
+        if [stage.name] == _made(model) and isinstance(now, str) and not weights.endswith(now):
+            return stage.name
+    return ""
 
 
 def _evaluation(stem: str, summary: Row, rows: list[Row], stages: list[str]) -> Evaluation:
@@ -199,14 +220,19 @@ def legend(evaluations: list[Evaluation]) -> list[str]:
 
 
 def _order(label: str, model: str, stages: list[str]) -> int:
-    """Which stage made the model: named in its label, or in its path as <stage>/model; else −1."""
+    """Which stage made the model: the one of its label, else of its path, else the last named in
+    the label; −1 for none.
+    """
     words = re.split(r"[^a-z0-9]+", label.lower())
-    parts = Path(model).parts
-    made = [part for part, inner in pairwise(parts) if inner in ("model", "checkpoints")]
-    for position, stage in reversed(list(enumerate(stages))):
-        if stage == label or stage.lower() in words or stage in made:
-            return position
-    return -1
+    named = [stage for stage in stages if stage.lower() in words]
+    known = [stage for stage in (label, *_made(model), *named[-1:]) if stage in stages]
+    return stages.index(known[0]) if known else -1
+
+
+def _made(model: str) -> list[str]:
+    """The folder of the stage that wrote the model or the checkpoint at this path, if one did."""
+    pairs = pairwise(Path(model).parts)
+    return [part for part, inner in pairs if inner in ("model", "checkpoints")][-1:]
 
 
 def lines(evaluations: list[Evaluation]) -> list[str]:

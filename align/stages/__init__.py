@@ -1,5 +1,6 @@
 """Stages: two functions each (`collect`, `loss`), and what surrounds every one of them."""
 
-from align.stages.run import MISTAKES, Launch, run_stage
+from align.stages.context import Launch
+from align.stages.run import MISTAKES, run_stage
 
 __all__ = ["MISTAKES", "Launch", "run_stage"]

@@ -56,3 +56,14 @@ class Context:
     def gathered(self, items: list[Any]) -> list[Any]:
         """Every rank's items, in rank order."""
         return gather_object(items) if self.accelerator.num_processes > 1 else items
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """How a stage is started: `out` is the run folder, `check` validates and trains nothing."""
+
+    recipe: str
+    out: Path
+    resume: bool
+    check: bool
+    report_to: str

@@ -13,7 +13,7 @@ from torch import nn
 from align import models
 from align.config import Sample
 from align.folder import identity
-from align.progress import console
+from align.progress import announce
 from align.references import loading
 from align.rollout import Engine
 from align.rollout.build import build
@@ -73,8 +73,7 @@ def sample(
             "data": config.data.name,
             **stage.arithmetic(),
         }
-        for name, text in lines.items():
-            console.print(f"{name:>16}  {text}")
+        announce(lines)
     if check:
         return True
     accelerator.init_trackers(f"align-{config.name}")

@@ -1,0 +1,177 @@
+"""Around a training stage: load, prepare, announce, loop, export."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+import data
+from align import folder, manifest, models
+from align.actor_critic import ActorCritic
+from align.config import Distill, Dpo, Grpo, Kto, Ppo, RewardModel, Rollouts, Sft, Stage
+from align.loop import Loop
+from align.memory import expected_memory
+from align.optim import adamw
+from align.policy import Policy
+from align.probe import why_not_packed
+from align.progress import announce, console
+from align.references import loading
+from align.rollout.build import build
+from align.scorer import Scorer
+from align.stages.base import StageBase
+from align.stages.checks import check_context, check_reward, longest
+from align.stages.context import Context, Launch
+from align.stages.distill import DistillStage
+from align.stages.grpo import GrpoStage
+from align.stages.kto import KtoStage
+from align.stages.modules import trained_module
+from align.stages.ppo import PpoStage
+from align.stages.preference import PreferenceStage
+from align.stages.reward_model import RewardModelStage
+from align.stages.roles import check_reward_models, share_base
+from align.stages.sft import SftStage
+from align.vocabulary import check_teacher
+
+STAGES: dict[type[Stage], type[Any]] = {
+    Sft: SftStage,
+    RewardModel: RewardModelStage,
+    Dpo: PreferenceStage,
+    Kto: KtoStage,
+    Grpo: GrpoStage,
+    Ppo: PpoStage,
+    Distill: DistillStage,
+}
+
+
+def train(
+    config: Stage,
+    paths: Mapping[str, str],
+    launch: Launch,
+    rows: Any,
+    accelerator: Accelerator,
+    stage_folder: Path,
+) -> bool:
+    """Every step of a stage that trains, then the export. Returns False if SIGTERM ended it early;
+    with `launch.check` nothing is trained.
+    """
+    set_seed(config.seed)
+    path = paths[config.model]
+    tokenizer = models.load_tokenizer(path, trust_remote_code=config.trust_remote_code)
+    if isinstance(config, Distill):
+        check_teacher(tokenizer, path=config.teacher)
+    critic_path = paths.get(getattr(config, "critic_model", ""))
+    module = trained_module(
+        config, path, tokenizer, device=accelerator.device, critic_path=critic_path
+    )
+    check_context(config, module.model)
+    padded = config.compute.layout == "padded"
+    reason = None if padded else _why_not_packed(module, config)
+    if reason and accelerator.is_main_process:
+        console.print(f"padded batches instead of shared-prefix packs: {reason}")
+    padded = padded or reason is not None
+    if isinstance(config, Rollouts) and loading(config.reward):
+        check_reward_models(config, tokenizer)
+        if isinstance(config, Ppo) and config.critic == "adapters":
+            share_base(config, module.policy, path, tokenizer, padded=padded)
+        check_reward(config, rows)
+    apart = list(module.critic_parameters()) if isinstance(module, ActorCritic) else []
+    rate = config.critic_lr if isinstance(config, Ppo) else 0.0
+    optimizer = adamw(module, config.optim, critic=apart, critic_lr=rate)
+    wrapped, optimizer = accelerator.prepare(module, optimizer)
+    context = Context(
+        accelerator=accelerator,
+        module=wrapped,
+        tokenizer=tokenizer,
+        model_path=path,
+        padded=padded,
+        folder=stage_folder,
+    )
+    stage = _stage(config, context, rows, launch)
+    if accelerator.is_main_process:
+        _announce(config, stage, context)
+    if launch.check:
+        return True
+    accelerator.init_trackers(f"align-{config.name}", {"recipe": launch.recipe})
+    stage.prepare()
+    loop = Loop(
+        stage,
+        config,
+        module=wrapped,
+        optimizer=optimizer,
+        accelerator=accelerator,
+        folder=stage_folder,
+    )
+    finished = loop.run(resume=launch.resume)
+    stage.close()
+    if finished:
+        stage.finish()
+        if accelerator.is_main_process:
+            manifest.finish(
+                stage_folder,
+                name=config.data.name,
+                rows=len(rows),
+                fingerprint=data.fingerprint.of_rows(rows),
+            )
+            folder.export(
+                stage_folder,
+                stage.save,
+                lambda target: {"steps": stage.steps, "weights": models.weights_hash(target)},
+            )
+            console.print(f"wrote {stage_folder / 'model'}")
+    return finished
+
+
+def _why_not_packed(module: Any, config: Stage) -> str | None:
+    """Of every model in the module, the first reason."""
+    parts = [part for part in module.modules() if isinstance(part, Policy | Scorer)]
+    reasons = (why_not_packed(part, longest=longest(config)) for part in parts)
+    return next((reason for reason in reasons if reason), None)
+
+
+def _stage(config: Stage, context: Context, rows: Any, launch: Launch) -> StageBase:
+    if not isinstance(config, Rollouts | Distill):
+        return STAGES[type(config)](config, context, rows)
+    follows = isinstance(config, Distill) and not config.on_policy
+    engine = _NoEngine() if launch.check or follows else build(
+        config.engine,
+        sampling=config.sampling,
+        path=context.model_path,
+        model=context.model,
+        stop=models.stop_tokens(context.tokenizer, context.model_path),
+        sequences=config.prompts * config.samples // context.accelerator.num_processes,
+        autocast=context.policy.autocast,
+        trust_remote_code=config.trust_remote_code,
+    )  # fmt: skip
+    return STAGES[type(config)](config, context, rows, engine)
+
+
+class _NoEngine:
+    """Stands where nothing is sampled: for `--check`, and for a student of the data alone."""
+
+    def sample(self, requests: Any) -> NoReturn:
+        raise RuntimeError("there is no sampler here")
+
+    sync = sample
+
+    def close(self) -> None:
+        pass
+
+
+def _announce(config: Stage, stage: Any, context: Context) -> None:
+    """The step arithmetic, before the first step."""
+    parameters = list(context.unwrapped.parameters())
+    total = sum(p.numel() for p in parameters)
+    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    lines = {
+        "stage": f"{config.name} ({config.kind}) from {config.model}",
+        "model": f"{total:,} parameters, {trained:,} trained, "
+        f"{config.compute.precision}, {context.accelerator.num_processes} process(es)",
+        "data": config.data.name,
+        **stage.arithmetic(),
+        "memory": expected_memory(config, context.unwrapped),
+    }
+    announce(lines)
