@@ -33,6 +33,7 @@ def score(path: Path, *, label: str, out: Path) -> dict[str, Any]:
     drawn: list[tuple[Any, Any, Row]] = []
     for place, (problem, row) in enumerate(zip(problems, rows, strict=True)):
         drawn += [(problem, each, row) for each in _completions(place, row)]
+        _gold(place, row)
         judge.rule_of(place, row)
     texts = [text_of(completion) for _, completion, _ in drawn]
     golds = [_gold(0, row) for *_, row in drawn]

@@ -6,7 +6,9 @@ over and over and averaging gives the same two numbers; both are summed up here 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from fractions import Fraction
 from functools import lru_cache
 from math import comb
 
@@ -48,10 +50,10 @@ def _majority(k: int, right: int, wrong: tuple[int, ...], silent: int) -> float:
         comb(right, votes) * _outvoted(k - votes, votes, wrong, silent)
         for votes in range(1, min(k, right) + 1)
     )
-    return won / comb(n, k)
+    return float(Fraction(won) / comb(n, k))
 
 
-def _outvoted(k: int, votes: int, wrong: tuple[int, ...], silent: int) -> float:
+def _outvoted(k: int, votes: int, wrong: tuple[int, ...], silent: int) -> Fraction:
     """Ways to draw k more answers so that no wrong one has above `votes`; a draw with t of them at
     just `votes` counts 1/(t + 1).
     """
@@ -64,6 +66,7 @@ def _outvoted(k: int, votes: int, wrong: tuple[int, ...], silent: int) -> float:
                 key = (drawn + more, tied + (more == votes))
                 further[key] = further.get(key, 0) + count * comb(size, more)
         ways = further
-    return sum(
-        count * comb(silent, k - drawn) / (tied + 1) for (drawn, tied), count in ways.items()
-    )
+    shared: Counter[int] = Counter()
+    for (drawn, tied), count in ways.items():
+        shared[tied] += count * comb(silent, k - drawn)
+    return sum((Fraction(count, tied + 1) for tied, count in shared.items()), Fraction())

@@ -4,8 +4,9 @@ A prompt is matched where the whole of it is a training prompt, or where it shar
 words with one; case, punctuation and white space aside, numbers kept. A prompt of fewer than n
 words is compared whole alone, and whole prompts with their signs: `12 + 7` is not `12 * 7`.
 
-Departure: what is common to more than COMMON prompts is a template and no match. GPT-3 counts the
-n-gram; here its numbers are left open for the count, as a template differs in just these.
+Departure: what is common to more than COMMON different prompts is a template and no match. GPT-3
+counts the n-gram; here its numbers are left open for the count, as a template differs in just
+these. Of Chinese, Japanese and Korean a character is a word, as in the repetition reward.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from typing import Any
 
 from data.prompts import R1_ZERO
 from data.rows import Row
+from rewards.scripts import CJK
 
 WORDS = 13
 COMMON = 10
 
 _NUMBER = r"\d+(?:[.,]\d+)*"
-_WORD = re.compile(rf"{_NUMBER}|[^\W\d_]+")
-_TOKEN = re.compile(rf"{_NUMBER}|[^\W\d_]+|[^\w\s.,;:!?'\"’“”]")
+_CHARACTER = CJK.pattern.removesuffix("+")
+_LETTERS = rf"{_NUMBER}|{_CHARACTER}|(?:(?!{_CHARACTER})[^\W\d_])+"
+_WORD = re.compile(_LETTERS)
+_TOKEN = re.compile(rf"{_LETTERS}|[^\w\s.,;:!?'\"’“”]")
 _BEFORE, _AFTER = R1_ZERO.split("{question}")
 
 Gram = tuple[str, ...]
@@ -70,12 +74,16 @@ def overlap(train_prompts: Iterable[str], eval_prompts: Sequence[str], n: int = 
     wholes: dict[Gram, list[int]] = {}
     grams: dict[Gram, list[int]] = {}
     common: Counter[Gram] = Counter()
+    counted: set[Gram] = set()  # prompts that are in `common`; each distinct one once
     for place, prompt in enumerate(eval_prompts):
-        wholes.setdefault(tuple(_TOKEN.findall(_plain(prompt))), []).append(place)
+        tokens = tuple(_TOKEN.findall(_plain(prompt)))
+        wholes.setdefault(tokens, []).append(place)
         found = set(_grams(prompt, n))
         for gram in found:
             grams.setdefault(gram, []).append(place)
-        common.update({_open(gram) for gram in found})
+        if tokens not in counted:
+            counted.add(tokens)
+            common.update({_open(gram) for gram in found})
     whole: dict[int, Match] = {}
     shared: dict[int, dict[Gram, int]] = {}
     training = 0
@@ -89,7 +97,10 @@ def overlap(train_prompts: Iterable[str], eval_prompts: Sequence[str], n: int = 
             opened[_open(gram)] = None
             for each in grams.get(gram, ()):
                 shared.setdefault(each, {}).setdefault(gram, place)
-        common.update(gram for gram in opened if gram in common)
+        known = [gram for gram in opened if gram in common]
+        if known and tokens not in counted:
+            counted.add(tokens)
+            common.update(known)
     matches = dict(whole)
     for each, hits in shared.items():
         own = [(place, gram) for gram, place in hits.items() if common[_open(gram)] <= COMMON]

@@ -30,19 +30,22 @@ _SIGNS = {
     "}": ")",
 }
 _SIGN = re.compile("|".join(re.escape(sign) for sign in _SIGNS))
+_ARITHMETIC = re.compile(r"[0-9.+\-*/()\s]+")  # Python's parser also takes 1_2, 1e2 and # comments
 
 
 def solves(text: str, *, numbers: Sequence[int], target: int, every: bool = False) -> bool:
     """Whether the expression gives the target and uses each number at most once.
 
-    `24` may follow it after an equals sign. every: all numbers must be used. False for what is no
-    arithmetic at all.
+    The target may follow it after an equals sign, or stand before it: `4 * 6 = 24` and `24 = 4 * 6`
+    say the same. every: all numbers must be used. False for what is no arithmetic at all.
     """
     left, equals, right = _SIGN.sub(lambda sign: _SIGNS[sign[0]], text.strip()).partition("=")
-    if equals and number(right) != target:
+    first = equals and number(left) == target
+    expression, other = (right, left) if first else (left, right)
+    if (equals and number(other) != target) or not _ARITHMETIC.fullmatch(expression):
         return False
     try:
-        value, used = value_and_numbers(left)
+        value, used = value_and_numbers(expression)
     except EquationError:
         return False
     asked, given = Counter(used), Counter(Fraction(each) for each in numbers)

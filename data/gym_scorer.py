@@ -1,8 +1,7 @@
 """reasoning-gym's own scorers, for a worker process: this module imports the package.
 
-The scorers of boards and lists call `eval` on the answer; they get `ast.literal_eval` in its place.
-So does every other, for all that a later version may do, but one: bitwise_arithmetic evaluates its
-own problem, which is no model's text.
+The scorers of boards and lists call `eval` on the answer, and on what a data file says. They get
+`ast.literal_eval` in its place, and so does every other, for all that a later version may do.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ def score(text: str, *, task: str, metadata: str, solution: str) -> float:
 @functools.cache
 def _scorer(task: str) -> Callable[[str, dict[str, Any]], float]:
     scorer = get_score_answer_fn(task)
-    if task != "bitwise_arithmetic":
-        # A module's own names go before the builtins.
-        vars(sys.modules[type(scorer.__self__).__module__])["eval"] = ast.literal_eval
+    # A module's own names go before the builtins.
+    vars(sys.modules[type(scorer.__self__).__module__])["eval"] = ast.literal_eval
     return scorer

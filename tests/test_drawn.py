@@ -6,6 +6,7 @@ import pytest
 import tiny
 
 import data
+import rewards
 from align.rollout import Sample
 from align.stages.drawn import Drawer
 from data.prompting import FewShot, Plain, Reflect
@@ -35,7 +36,13 @@ class Sampler:
 def test_a_text_is_cut_at_a_rule_after_plain_examples_alone(prompting, prompt, cut):
     """A model's own rule within its reasoning stays, and so does the mark of the limit."""
     drawer = Drawer(
-        SimpleNamespace(prompting=prompting, clean=False, seed=0, samples=1),
+        SimpleNamespace(
+            prompting=prompting,
+            clean=False,
+            seed=0,
+            samples=1,
+            reward=rewards.Repetition(n=1, max_penalty=-1.0),
+        ),
         SimpleNamespace(tokenizer=tiny.chat_tokenizer()),
         Sampler(),
         SimpleNamespace(rows=[{"prompt": prompt}]),

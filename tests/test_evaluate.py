@@ -231,6 +231,20 @@ def test_countdown_is_judged_by_its_numbers(tmp_path, monkeypatch):
     located = Located(kind="folder", path=str(TINY))
     summary = evaluate(config, located, label="x", out=tmp_path)
     assert (summary["strict"]["successes"], summary["format"]["successes"]) == (1, 2)
+    kept = [json.loads(line) for line in (tmp_path / "evaluations" / "x.jsonl").open()]
+    assert [(row["nums"], row["target"]) for row in kept] == [([3, 8, 3, 8], 24)] * 2
+
+
+def test_a_result_has_the_weights_that_were_there_before_answering(run, monkeypatch):
+    """A stage that runs again meanwhile writes others, and no old answer bears their name."""
+    weights = ["before"]
+    monkeypatch.setattr(module, "weights_of", lambda _: weights[0])
+
+    def answering(*_):
+        weights[0] = "after"
+
+    monkeypatch.setattr(PreparedEngine, "close", answering)
+    assert run(["3"], ["3"])[0]["weights"] == "before"
 
 
 def test_rows_without_a_solution_are_refused_by_name(run):

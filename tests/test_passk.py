@@ -61,6 +61,12 @@ def test_majority_is_the_share_of_draws_that_the_right_answer_wins(right, wrong,
         assert found == pytest.approx(counted(answers, k), abs=1e-12), k
 
 
+def test_a_majority_among_many_answers():
+    """All answers differ: of the k drawn each wins with the same chance, so it is k/n · 1/k."""
+    found = majority_at(600, right=1, wrong=[1] * 1200)
+    assert found == pytest.approx(1 / 1201, rel=1e-12)
+
+
 def test_a_majority_of_one_is_the_mean():
     assert majority_at(1, right=3, wrong=[2, 1], silent=2) == pytest.approx(3 / 8, abs=1e-15)
 

@@ -185,13 +185,35 @@ def test_several_answers_in_a_row_and_a_result_scored_again(tmp_path):
         assert again[name] == first[name]
 
 
-def test_countdown_answers_in_a_file_are_held_against_their_numbers(tmp_path):
-    row = {"solution": "24", "nums": [3, 8, 3, 8], "target": 24}
-    texts = ["<think>x</think><answer>8/(3-8/3)</answer>", "<think>x</think><answer>24</answer>"]
-    completions.score(
-        write(tmp_path, [row | {"completion": text} for text in texts]), label="x", out=tmp_path
-    )
-    assert [answer["strict"] for answer in read(tmp_path, "x")[1]] == [1, 0]
+def test_the_columns_that_tell_a_rule_are_kept_for_the_next_scoring(tmp_path):
+    numbers = {"solution": "24", "nums": [3, 8, 3, 8], "target": 24}
+    made = {"source_dataset": "bitwise_arithmetic", "problem": "0x1 + 0x1e"}
+    bits = {"solution": "0x1f", "task": "bitwise_arithmetic", "metadata": json.dumps(made)}
+    form = "<think>x</think><answer>{}</answer>".format
+    rows = [
+        numbers | {"completion": form("8/(3-8/3)")},
+        numbers | {"completion": form("24")},
+        bits | {"completion": form("31")},
+    ]
+    completions.score(write(tmp_path, rows), label="x", out=tmp_path)
+    assert [answer["strict"] for answer in read(tmp_path, "x")[1]] == [1, 0, 1]
+    completions.score(tmp_path / "evaluations" / "x.jsonl", label="y", out=tmp_path)
+    assert read(tmp_path, "y")[1] == read(tmp_path, "x")[1]
+
+
+def test_other_columns_of_a_file_do_no_harm(tmp_path):
+    others = dict.fromkeys(("completions", "solutions", "self", "columns", "prompts"), "x")
+    row = {"solution": "3", "completion": "A: 3"} | others
+    assert completions.score(write(tmp_path, [row]), label="x", out=tmp_path)["n"] == 1
+
+
+def test_golds_that_cannot_be_read_are_counted(tmp_path):
+    rows = [{"solution": "3", "completion": "A: 3"}]
+    rows += [{"solution": "none that we know of here", "completion": "A: 3"}] * 2
+    summary = completions.score(write(tmp_path, rows), label="x", out=tmp_path)
+    assert (summary["unscorable"], summary["lenient"]["successes"]) == (2, 1)
+    assert results.line(summary).endswith("  unscorable: 2 (gold cannot be read, counted as wrong)")
+    assert [answer["outcome"] for answer in read(tmp_path, "x")[1]] == ["ok"] + ["unscorable"] * 2
 
 
 @pytest.mark.parametrize(
@@ -200,6 +222,16 @@ def test_countdown_answers_in_a_file_are_held_against_their_numbers(tmp_path):
         ({"completion": "A: 3"}, "row 1, column 'solution'"),
         ({"solution": "3"}, "row 1, column 'completion'"),
         ({"solution": "3", "completion": ["A: 3", 4]}, "row 1, column 'completion'"),
+        ({"solution": "3", "completion": []}, "row 1, column 'completion'"),
+        ({"solution": "3", "completion": None}, "row 1, column 'completion'"),
+        ({"solution": "3", "completion": [{"role": "assistant"}]}, "row 1, column 'completion'"),
+        ({"solution": "3", "completion": [{"content": None}]}, "row 1, column 'completion'"),
+        ({"solution": "3", "completion": ["A: 3", []]}, "row 1, column 'completion'"),
+        (
+            {"solution": "3", "completion": "3", "nums": ["a"], "target": 3},
+            "row 1, column 'nums'",
+        ),
+        ({"solution": "3", "completion": "A: 3", "row": 0}, "row 0, column 'row'.*found NoneType"),
     ],
 )
 def test_a_row_without_answer_or_gold_is_named(tmp_path, row, said):
@@ -207,6 +239,13 @@ def test_a_row_without_answer_or_gold_is_named(tmp_path, row, said):
     with pytest.raises(RowError, match=said):
         completions.score(file, label="x", out=tmp_path)
     assert not (tmp_path / "evaluations").exists()
+
+
+@pytest.mark.parametrize("other", [{"solution": "4"}, {"prompt": "Q"}])
+def test_rows_of_one_number_are_one_problem(tmp_path, other):
+    row = {"row": 7, "solution": "3", "completion": "A: 3"}
+    with pytest.raises(RowError, match=r"row 1, column 'row'.*another prompt or gold, found int 7"):
+        completions.score(write(tmp_path, [row, row | other]), label="x", out=tmp_path)
 
 
 def test_a_file_that_is_not_there_ends_with_a_sentence(tmp_path):

@@ -85,14 +85,13 @@ def read_evaluations(run: Run) -> tuple[list[Evaluation], list[str]]:
 
 def _replaced(summary: Row, run: Run) -> str:
     """The stage that has run again since its model was evaluated; empty where none has."""
-    weights, model = summary.get("weights"), str(summary.get("model", ""))
-    if not isinstance(weights, str) or Path(model).name != "model":
-        return ""
+    weights, model = summary.get("weights"), Path(str(summary.get("model", "")))
     for stage in run.stages:
         done, _ = read_json(stage.path / "done.json")
+        here = model.parts[-3:] == (run.out.resolve().name, stage.name, "model")
         now = done.get("weights")
         # Of a student made of some layers the text ends in the weights of the whole.
-        if [stage.name] == _made(model) and isinstance(now, str) and not weights.endswith(now):
+        if here and isinstance(weights, str) and isinstance(now, str) and not weights.endswith(now):
             return stage.name
     return ""
 

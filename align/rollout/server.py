@@ -161,7 +161,7 @@ class ServerEngine:
                 "the server is well, or raise --engine.time-limit"
             ) from error
         except httpx.HTTPError as error:
-            raise EngineError(f"{self.url}{path} broke off: {error}") from error
+            raise EngineError(f"{self.url}{path} broke off: {error!r}") from error
         return _content(answer, f"{self.url}{path}")
 
 

@@ -66,6 +66,22 @@ def test_a_template_is_no_match_and_a_whole_prompt_always_is():
     assert overlap(prompts[:3], [template.format(1, 2, 3, draws[0][3])]).matched == 1
 
 
+def test_a_prompt_repeated_in_training_is_no_template():
+    """An epoch, a sampled group or a mixture repeats a prompt; it is one prompt all the same."""
+    asked = text(*WORDS)
+    framed = "Problem: " + asked
+    assert overlap([framed] * 12, [asked]).matched == 1
+    assert overlap([framed], [asked + " now"] * 12).matched == 12
+    # Eleven different ones are a template.
+    assert overlap([f"Problem {'x' * i}: " + asked for i in range(11)], [asked]).matched == 0
+
+
+def test_chinese_is_counted_by_characters():
+    asked = "一个袋子里有十二个苹果，拿走五个，还剩几个？"
+    assert overlap(["请回答下面的问题。" + asked + "谢谢。"], [asked]).matched == 1
+    assert overlap(["请回答：" + asked[:12]], [asked]).matched == 0
+
+
 def test_the_first_training_prompt_is_named_and_a_prompt_counts_once():
     long = text(*WORDS, *WORDS[::-1])
     found = overlap([text(*WORDS[1:]), long, long], [long, "x"])

@@ -7,6 +7,8 @@ from page_parser import load
 from run_folders import PROBLEMS, without_curves, write_json, write_lines
 
 from align import report
+from align.report import evaluations
+from align.report.folder import read_run
 
 
 def test_table_and_paired_tests(run_folder: Path) -> None:
@@ -54,6 +56,46 @@ def test_labels_find_their_place_by_the_stage_in_their_path(run_folder: Path) ->
         (folder / f"{old}.json").unlink()
     lines = report.table(run_folder).splitlines()
     assert [line.split()[0] for line in lines[2:5]] == ["z-before", "sft", "a-final"]
+
+
+def test_a_label_is_its_own_stages_before_it_names_others(tmp_path: Path) -> None:
+    """student-cold is no evaluation of student, nor a model in student-cold/model."""
+    stages = ["student", "student-cold", "cold"]
+    write_json(tmp_path / "recipe.json", {"stages": stages})
+    asked = {
+        "student-cold": "",
+        "cold-again": "runs/x/student-cold/model",
+        "student-on-cold-data": "",
+        "before": "runs/x/base",
+    }
+    for label, model in asked.items():
+        share = {"label": label, "model": model, "strict": {"successes": 1, "n": 2}}
+        write_json(tmp_path / "evaluations" / f"{label}.json", share)
+    found, _ = evaluations.read_evaluations(read_run(tmp_path))
+    assert {e.label: e.stage for e in found} == {
+        "student-cold": "student-cold",
+        "cold-again": "student-cold",
+        "student-on-cold-data": "cold",
+        "before": None,
+    }
+
+
+def test_results_of_weights_that_are_gone_are_left_out_and_named(run_folder: Path) -> None:
+    without_curves(run_folder)
+    write_json(run_folder / "sft" / "done.json", {"weights": "sha256:new"})
+    folder = run_folder / "evaluations"
+    summary = json.loads((folder / "sft.json").read_text())
+    own = {"stale": "sha256:old", "fresh": "sha256:new", "part": "4 layers of sha256:new"}
+    for label, weights in own.items():
+        write_json(folder / f"sft-{label}.json", summary | {"label": label, "weights": weights})
+    # A stage of that name in another run is not this one's.
+    other = {"label": "other", "weights": "sha256:old", "model": "elsewhere/sft/model"}
+    write_json(folder / "sft-other.json", summary | other)
+    table = report.table(run_folder)
+    assert {line.split()[0] for line in table.splitlines()} >= {"sft", "fresh", "part", "other"}
+    assert "stale" not in table
+    page = load(report.write(run_folder))
+    assert "evaluations/sft-stale.json is of weights that sft has no more" in page.text
 
 
 def test_any_share_that_a_summary_counts_is_a_column(rlhf_folder: Path) -> None:
