@@ -129,7 +129,7 @@ def term_while_waiting(completion):
 
     async def complete(self, *args):
         if next(calls) == completion:
-            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
         return await original(self, *args)
 
     ServerEngine._complete = complete

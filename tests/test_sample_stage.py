@@ -251,7 +251,7 @@ def test_sigterm_does_not_wait_for_a_server_and_resumed_it_ends_the_same(teacher
             late = len(teacher.bodies) >= 48
             found = answer(body)
         if late:
-            over.wait(90)
+            over.wait(300)
         return found
 
     url = ("--engine.url", teacher.url)
@@ -263,7 +263,7 @@ def test_sigterm_does_not_wait_for_a_server_and_resumed_it_ends_the_same(teacher
     begun = time.monotonic()
     _run(tmp_path / "stopped", *url, stage="reflect", harm=("term_while_waiting", 49),
          expect=PREEMPTED)  # fmt: skip
-    assert time.monotonic() - begun < 60
+    assert time.monotonic() - begun < 200
     over.set()
     assert len(_lines(tmp_path / "stopped" / "reflect" / "sampled.jsonl")) == 6
     teacher.routes["/v1/completions"] = answer

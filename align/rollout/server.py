@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Sequence
+import signal
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any
 
 import httpx
@@ -25,6 +26,7 @@ from align.config import Sampling
 from align.progress import console
 from align.rollout.engine import EngineError, Request, Sample
 
+Answers = list[list[Sample]]
 CONNECT = 10.0  # seconds to reach the server, and for everything that is not a completion
 AT_ONCE = 64  # completions asked for at the same time; the server batches them
 PROBE = "Solve 12 + 7 * 3 = ?\n\tÄ naïve test — 第一步: \\frac{1}{2} <think>x</think>"
@@ -47,9 +49,14 @@ class ServerEngine:
         self.model = asyncio.run(self._served(engine.served))
         asyncio.run(self._check_tokenizer(tokenizer))
 
-    def sample(self, requests: Sequence[Request]) -> list[list[Sample]]:
+    def sample(self, requests: Sequence[Request]) -> Answers:
         # However this ends, by an error or by SIGTERM, completions under way are given up at once.
-        return asyncio.run(self._sample(requests))
+        while True:
+            try:
+                return asyncio.run(_until_sigterm(self._sample(requests)))
+            except asyncio.CancelledError:
+                # Now the process's own handler: it breaks in here, or it has us sample after all.
+                signal.raise_signal(signal.SIGTERM)
 
     def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Raises EngineError: a server's weights are not ours."""
@@ -61,7 +68,7 @@ class ServerEngine:
     def close(self) -> None:
         """Nothing to stop: connections end with each call, and the server runs on."""
 
-    async def _sample(self, requests: Sequence[Request]) -> list[list[Sample]]:
+    async def _sample(self, requests: Sequence[Request]) -> Answers:
         turns = asyncio.Semaphore(AT_ONCE)
         async with self._client(self.time_limit) as client:
 
@@ -192,3 +199,20 @@ def _content(answer: httpx.Response, where: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise EngineError(f"{where} answered no JSON object: is it a vLLM server's address?")
     return content
+
+
+async def _until_sigterm(work: Coroutine[Any, Any, Answers]) -> Answers:
+    """The work, cancelled by SIGTERM.
+
+    The process's own handler may raise, and what is raised inside the event loop can be lost in one
+    of its callbacks.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    loop, usual = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
+    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        return await work
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, usual)
