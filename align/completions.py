@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from align import results, scoring
-from align.folder import identity
+from align.folder import identity, made
 from data import files, judge
-from data.rows import Row, RowError, show
+from data.rows import DataError, Row, RowError, show
 from rewards.core import text_of
 
 
@@ -29,12 +29,15 @@ def score(path: Path, *, label: str, out: Path) -> dict[str, Any]:
     """
     begun = time.perf_counter()
     rows = list(files.read(path))
+    if rows and "completion" not in rows[0]:
+        raise DataError(f"{path} has no column 'completion'; it has {', '.join(rows[0])}")
     problems = _problems(rows)
     drawn: list[tuple[Any, Any, Row]] = []
     for place, (problem, row) in enumerate(zip(problems, rows, strict=True)):
         drawn += [(problem, each, row) for each in _completions(place, row)]
         _gold(place, row)
         judge.rule_of(place, row)
+    made(out / "evaluations")  # before the work
     texts = [text_of(completion) for _, completion, _ in drawn]
     golds = [_gold(0, row) for *_, row in drawn]
     columns = {name: [row.get(name) for *_, row in drawn] for name in judge.TELLING}

@@ -78,9 +78,10 @@ def changes(
     """
     was, config = _essential(before["config"]), _essential(now["config"])
     found = [
-        f"{name}: {was.get(name)} -> {config[name]}"
+        said
         for name in config
-        if name not in free and was.get(name) != config[name]
+        if name not in free
+        for said in _differences(name, was.get(name), config[name])
     ]
     for name in _unequal(before["inputs"], now["inputs"]):
         stage = name.startswith("@")
@@ -88,6 +89,17 @@ def changes(
     of_files = _unequal(before["files"], now["files"])
     of_files += [] if free else _unequal(before["free"], now["free"])
     return found + [f"the contents of {name} have changed" for name in of_files]
+
+
+def _differences(name: str, before: Any, now: Any) -> list[str]:
+    """Of a value, or of the parts of one that has parts."""
+    if before == now:
+        return []
+    if isinstance(before, dict) and isinstance(now, dict) and before.keys() == now.keys():
+        return [
+            said for key in now for said in _differences(f"{name}.{key}", before[key], now[key])
+        ]
+    return [f"{name}: {before} -> {now}"]
 
 
 def _essential(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from align.folder import write_json
+from align.folder import made, write_json
 from align.passk import ks, majority_at, pass_at
 from align.progress import duration
 from align.scoring import Verdict, votes
@@ -23,8 +23,8 @@ Answer = dict[str, Any]
 
 
 def figures(answers: Sequence[Answer]) -> dict[str, Any]:
-    """n (problems), samples (answers to each, the fewest), unscorable (answers whose gold cannot be
-    read, which count as wrong) and the shares of right answers.
+    """n (problems), samples and samples_most (answers to each, the fewest and the most), unscorable
+    (answers whose gold cannot be read, which count as wrong) and the shares of right answers.
 
     With one answer a problem a share is a proportion with Wilson's interval. With several it is the
     mean over problems (mean@n) with an interval over problems, and there are `mean`, `pass` and
@@ -33,7 +33,12 @@ def figures(answers: Sequence[Answer]) -> dict[str, Any]:
     problems = by_problem(answers)
     samples = min(map(len, problems))
     unscorable = sum(answer["outcome"] == "unscorable" for answer in answers)
-    found: dict[str, Any] = {"n": len(problems), "samples": samples, "unscorable": unscorable}
+    found: dict[str, Any] = {
+        "n": len(problems),
+        "samples": samples,
+        "samples_most": max(map(len, problems)),
+        "unscorable": unscorable,
+    }
     if len(answers) == len(problems):
         right = {name: sum(answer[name] for answer in answers) for name in SCORES}
         return found | {name: vars(proportion(right[name], len(answers))) for name in SCORES}
@@ -92,7 +97,7 @@ def write(path: Path, summary: dict[str, Any], answers: Iterable[Answer]) -> Non
 
     The summary goes first and comes last, so that one is never seen beside another's answers.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    made(path.parent)
     lines = (json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
     partial = path.with_name(f".{path.stem}.jsonl.{os.getpid()}")
     partial.write_bytes("".join(lines).encode("utf-8", "replace"))
@@ -113,8 +118,15 @@ def line(summary: dict[str, Any]) -> str:
     if not several:
         shares = "  ".join(f"{score} {_percent(summary[score])}" for score in SCORES)
         return f"{name}: {shares}  n={summary['n']:,}  {end}"
-    n = summary["samples"]
-    lines = [f"{name}: {summary['n']:,} problems, {n} answers to each, {end}"]
+    n, most = summary["samples"], summary["samples_most"]
+    each = (
+        f"{n} answers to each"
+        if n == most
+        else (
+            f"{n} to {most} answers to each, so pass@k and maj@k go up to {n}, mean@n is over all"
+        )
+    )
+    lines = [f"{name}: {summary['n']:,} problems, {each}, {end}"]
     for score in ("strict", "lenient"):
         passed = "  ".join(
             f"pass@{k} {share['mean']:.1%}" if int(k) < n else f"pass@{k} {_percent(share)}"
@@ -122,9 +134,8 @@ def line(summary: dict[str, Any]) -> str:
             if k != "1"
         )
         majority = _percent(summary["maj"][score][str(n)])
-        lines.append(
-            f"  {score:<8}mean@{n} {_percent(summary[score])}  {passed}  maj@{n} {majority}"
-        )
+        mean = f"mean@{'n' if n < most else n} {_percent(summary[score])}"
+        lines.append(f"  {score:<8}{mean}  {passed}  maj@{n} {majority}")
     lines.append(f"  {'format':<8}{_percent(summary['format'])}")
     return "\n".join(lines)
 

@@ -21,6 +21,7 @@ from align.cli import MARKERS, Run, fail, parse
 from align.config import Evaluation
 from align.locate import MissingError, locate
 from align.lock import end_with_starter, locked
+from align.references import stages_named
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,12 @@ def main() -> None:
         score_completions()
         return
     run, config = parse(EvaluationRun, evaluation_of, doc=__doc__)
-    model = run.model or "@" + (run.stage or recipe.load(run.recipe).stages[-1].name)
+    stages = [stage.name for stage in recipe.load(run.recipe).stages]
+    model = run.model or "@" + (run.stage or stages[-1])
+    for name in stages_named(model):
+        if name not in stages:
+            known = ", ".join(stages)
+            fail(f"recipe {run.recipe} has no stage called {name!r} (there are: {known})")
     try:
         located = locate(model, run.folder, recipe=run.recipe)
     except MissingError as error:
@@ -104,7 +110,7 @@ def score_completions() -> None:
     try:
         label = run.label or run.completions.stem
         summary = completions.score(run.completions, label=label, out=run.out)
-    except data.DataError as error:
+    except (data.DataError, folder.FolderError) as error:
         fail(str(error))
     print(results.line(summary))
 

@@ -125,7 +125,7 @@ def test_a_look_says_what_would_run_and_why(chain):
     changed = [*FLAGS, "--grpo.optim.lr", "2e-3"]
     listed = _call("run", *changed, "--list", cwd=folder)
     assert listed.stdout.splitlines()[0] == "    reuse  sft: complete and unchanged"
-    assert "run again  grpo <- sft: optim: " in listed.stdout
+    assert "run again  grpo <- sft: optim.lr: 0.001 -> 0.002" in listed.stdout
     dry = _call("run", *changed, "--dry-run", cwd=folder)
     (command,) = [line for line in dry.stdout.splitlines() if "grpo.py" in line]
     assert command.endswith("--optim.lr 2e-3 --resume")

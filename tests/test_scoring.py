@@ -281,3 +281,18 @@ def test_scoring_says_what_it_compared(monkeypatch):
     monkeypatch.setattr(scoring, "equal", lambda pairs: asked.extend(pairs) or real(pairs))
     votes([judged("3", "A: 4", "A: 4", "A: 8/2", "A: 3"), judged("3", "A: 4", "A: 8/2")])
     assert asked == [("4", "8/2")]
+
+
+def test_a_file_without_completions_names_its_columns(tmp_path):
+    with pytest.raises(DataError, match="no column 'completion'; it has response, gold"):
+        completions.score(
+            write(tmp_path, [{"response": "3", "gold": "3"}]), label="x", out=tmp_path
+        )
+
+
+def test_uneven_numbers_of_answers_are_said(tmp_path):
+    rows = [{"solution": "3", "completion": ["3", "3"]}, {"solution": "3", "completion": ["4"]}]
+    summary = completions.score(write(tmp_path, rows), label="x", out=tmp_path)
+    assert (summary["samples"], summary["samples_most"]) == (1, 2)
+    said = results.line(summary)
+    assert "1 to 2 answers to each" in said and "mean@n 50.0%" in said and "mean@1" not in said
