@@ -141,8 +141,8 @@ RECIPE = Recipe(
             engine=Engine(gpu_memory=0.8, eager=False),
             sampling=LONG,
         ),
-        _sft("student", "layers:12:@aligned", data.FromStage(stage="teach"), epochs=2.0),
         _sft("student-cold", "layers:12:@aligned", data.BespokeStratos(style="r1"), epochs=2.0),
+        _sft("student", "layers:12:@aligned", data.FromStage(stage="teach"), epochs=2.0),
     ),
     evaluations=QWEN.evaluations,
 )

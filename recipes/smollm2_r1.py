@@ -167,8 +167,8 @@ RECIPE = Recipe(
             samples=2,
             keep=Keep(format=True),
         ),
-        _sft("student", STUDENT, data.FromStage(stage="teach"), epochs=3.0, lr=5e-4),
         _sft("student-cold", STUDENT, COLD, epochs=20.0, lr=5e-4),
+        _sft("student", STUDENT, data.FromStage(stage="teach"), epochs=3.0, lr=5e-4),
     ),
     evaluations=(
         Evaluation(

@@ -204,7 +204,7 @@ def test_the_record_says_what_became_of_each(run):
     assert is_begun(run, "d") and not is_begun(run, "c")
     record.finished()
     assert not is_begun(run, "d")
-    assert json.loads((run / "chain.json").read_text())["finished"] > about["started"]
+    assert json.loads((run / "chain.json").read_text())["finished"] >= about["started"]
 
 
 @pytest.mark.parametrize(
@@ -274,3 +274,10 @@ def test_rewards_are_told_apart_by_what_they_hold():
     assert described(make(1)) == described(make(1)) != described(make(2))
     one, same, other = (functools.partial(reward, scale=scale) for scale in (1.0, 1.0, 2.0))
     assert described(one) == described(same) != described(other)
+    assert " at 0x" not in str(described(one))  # an address is another one in every process
+
+
+def test_missing_rows_of_a_late_stage_are_named_before_anything_runs(tmp_path):
+    late = Sft(name="z", model="@a", data=data.Local(path=str(tmp_path / "gone.jsonl")))
+    with pytest.raises(data.DataError, match=r"gone\.jsonl"):
+        plan([stages()[0], late], tmp_path / "run", recipe="r")
