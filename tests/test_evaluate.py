@@ -325,4 +325,6 @@ def test_a_model_that_is_not_there_ends_with_a_sentence(script, capsys):
     with pytest.raises(SystemExit) as ended:
         script("--model", "@later")
     assert ended.value.code == 2
-    assert "stage 'later' has written no model" in capsys.readouterr().err
+    assert (
+        "recipe tiny has no stage called 'later' (there are: sft, grpo)" in capsys.readouterr().err
+    )
