@@ -10,8 +10,13 @@ from recipes.tiny import COMPUTE, ENGINE, PROBLEMS, SAMPLING
 from recipes.tiny_rlhf import CHECKPOINTS, PAIRS
 
 # What a random model can earn, and random completions differ in.
-VARIED = rewards.Repetition(n=1, max_penalty=-1.0)
-KEEP = Keep(min_reward=-1.0, repetition=1.0, language_share=0.0, duplicates=1.0)
+VARIED = rewards.WeightedSum(
+    (
+        (1.0, rewards.SoftOverlong(max_len=16, cache=16)),
+        (1.0, rewards.Repetition(n=1, max_penalty=-1.0)),
+    )
+)
+KEEP = Keep(min_reward=-2.0, repetition=1.0, language_share=0.0, duplicates=1.0)
 CHAT = data.Everyday(size=8)
 
 
