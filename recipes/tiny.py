@@ -19,18 +19,20 @@ SAMPLING = Sampling(max_prompt_tokens=64, max_tokens=16)
 ENGINE = Engine(kind="hf")
 PROBLEMS = data.Arithmetic(operators=1, max_number=9, symbols="+", size=40)
 
+SFT = Sft(
+    model="random:recipes/tiny_model",
+    data=PROBLEMS,
+    batch=8,
+    max_tokens=128,
+    optim=Optim(lr=3e-3),
+    compute=COMPUTE,
+    checkpoints=Checkpoints(every=2),
+)
+
 RECIPE = Recipe(
     name="tiny",
     stages=(
-        Sft(
-            model="random:recipes/tiny_model",
-            data=PROBLEMS,
-            batch=8,
-            max_tokens=128,
-            optim=Optim(lr=3e-3),
-            compute=COMPUTE,
-            checkpoints=Checkpoints(every=2),
-        ),
+        SFT,
         Grpo(
             model="@sft",
             data=PROBLEMS,

@@ -1,21 +1,13 @@
 """A tiny teacher and a student of one of its layers: seconds, for tests and first tries."""
 
-from align.config import Checkpoints, Distill, Optim, Sft
+from align.config import Checkpoints, Distill, Optim
 from align.recipe import Recipe
-from recipes.tiny import COMPUTE, ENGINE, PROBLEMS, SAMPLING
+from recipes.tiny import COMPUTE, ENGINE, PROBLEMS, SAMPLING, SFT
 
 RECIPE = Recipe(
     name="tiny-distill",
     stages=(
-        Sft(
-            model="random:recipes/tiny_model",
-            data=PROBLEMS,
-            batch=8,
-            max_tokens=128,
-            optim=Optim(lr=3e-3),
-            compute=COMPUTE,
-            checkpoints=Checkpoints(every=2),
-        ),
+        SFT,
         Distill(
             model="layers:1:@sft",
             teacher="@sft",

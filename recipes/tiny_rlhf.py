@@ -2,10 +2,10 @@
 
 import data
 import rewards
-from align.config import Checkpoints, Dpo, Kto, Optim, Ppo, RewardModel, Sft
+from align.config import Checkpoints, Dpo, Kto, Optim, Ppo, RewardModel
 from align.model_reward import ModelReward
 from align.recipe import Recipe
-from recipes.tiny import COMPUTE, ENGINE, PROBLEMS, SAMPLING
+from recipes.tiny import COMPUTE, ENGINE, PROBLEMS, SAMPLING, SFT
 
 PAIRS = data.RightWrong(source=PROBLEMS)
 CHECKPOINTS = Checkpoints(every=2)
@@ -20,15 +20,7 @@ REWARD = rewards.WeightedSum(
 RECIPE = Recipe(
     name="tiny-rlhf",
     stages=(
-        Sft(
-            model="random:recipes/tiny_model",
-            data=PROBLEMS,
-            batch=8,
-            max_tokens=128,
-            optim=Optim(lr=3e-3),
-            compute=COMPUTE,
-            checkpoints=CHECKPOINTS,
-        ),
+        SFT,
         RewardModel(
             model="@sft",
             data=PAIRS,

@@ -3,9 +3,10 @@ what changed runs again with everything below it.
 
     plan.py      what would run, and why
     launch.py    each stage and evaluation in a process of its own
-    lock.py      one run a folder; a stage whose chain was killed is waited for
     record.py    OUT/chain.json, what this call did
     run.py       the command
+
+One run a folder, and none that outlives the command that started it: `align.lock`.
 """
 
 from align.chain.run import main
