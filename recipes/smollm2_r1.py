@@ -55,6 +55,24 @@ def _sft(name: str, model: str, source: data.Source, *, epochs: float, lr: float
     )
 
 
+def _grpo(
+    name: str, model: str, source: data.Source, reward: rewards.Reward, *, steps: int
+) -> Grpo:
+    return Grpo(
+        name=name,
+        model=model,
+        data=source,
+        reward=reward,
+        steps=steps,
+        prompts=16,
+        samples=8,
+        sampling=SAMPLING,
+        optim=Optim(lr=1e-5),
+        compute=COMPUTE,
+        checkpoints=CHECKPOINTS,
+    )
+
+
 def _rejection(name: str, model: str, problems: data.Source, **options: object) -> Sample:
     return Sample(
         name=name,
@@ -107,18 +125,12 @@ RECIPE = Recipe(
             compute=COMPUTE,
         ),
         _sft("cold", MODEL, COLD, epochs=1.0, lr=5e-5),
-        Grpo(
-            name="reason",
-            model="@cold",
-            data=_problems(4000, seed=1),
-            reward=rewards.WeightedSum(((1.0, ACCURACY), (0.5, FORM), (0.2, LANGUAGE))),
+        _grpo(
+            "reason",
+            "@cold",
+            _problems(4000, seed=1),
+            rewards.WeightedSum(((1.0, ACCURACY), (0.5, FORM), (0.2, LANGUAGE))),
             steps=20,
-            prompts=16,
-            samples=8,
-            sampling=SAMPLING,
-            optim=Optim(lr=1e-5),
-            compute=COMPUTE,
-            checkpoints=CHECKPOINTS,
         ),
         _rejection(
             "rejection",
@@ -132,14 +144,14 @@ RECIPE = Recipe(
         _sft("general", "@reason", data.FromStage(stage="rejection"), epochs=1.0, lr=3e-5),
         _reward_model("helpful", data.Everyday(use="helpful", size=240)),
         _reward_model("harmless", data.Everyday(use="harmless", thinking=True, size=240)),
-        Grpo(
-            name="aligned",
-            model="@general",
-            data=data.Mixture(
+        _grpo(
+            "aligned",
+            "@general",
+            data.Mixture(
                 sources=((3.0, _problems(1000, seed=5)), (1.0, data.Everyday(use="prompts"))),
                 size=400,
             ),
-            reward=rewards.WeightedSum(
+            rewards.WeightedSum(
                 (
                     (1.0, rewards.Where(reward=ACCURACY, equals=(None,))),
                     (0.5, FORM),
@@ -153,12 +165,6 @@ RECIPE = Recipe(
                 )
             ),
             steps=8,
-            prompts=16,
-            samples=8,
-            sampling=SAMPLING,
-            optim=Optim(lr=1e-5),
-            compute=COMPUTE,
-            checkpoints=CHECKPOINTS,
         ),
         _rejection(
             "teach",
