@@ -12,77 +12,25 @@ checkpoint between two steps is all that a resumed run needs to be bit-identical
 
 from __future__ import annotations
 
-import math
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import gather_object, set_seed
-from torch import Tensor, nn
+from torch import nn
 
+from align.batch import Batch, Stage
 from align.checkpoint import Checkpoints, Log
 from align.config import Training
-from align.optim import schedule
-from align.packing import Completion, Group, Pack, pack
 from align.preempt import Preempted, Preemption
 from align.progress import Progress
 from align.rollout import seed_of
 from align.state import captured, put_back
+from align.update import Update
 from align.watch import Watch
-
-
-@dataclass(kw_only=True)
-class Batch:
-    """What one step trains on: minibatches of packs, this process's share of each.
-
-    columns: names of the packs' columns. metrics: figures of the collection, equal on all ranks.
-    samples: this process's rows for samples.jsonl. passes: how often the minibatches are gone
-    through. unit: the metric of `loss` that counts what its others are means over. held: parts of
-    the parameters, by the name that their norm is logged under, that these updates leave alone.
-    """
-
-    minibatches: list[list[Pack]]
-    columns: tuple[str, ...]
-    metrics: dict[str, float] = field(default_factory=dict)
-    samples: list[dict[str, Any]] = field(default_factory=list)
-    passes: int = 1
-    unit: str = "tokens"
-    held: tuple[str, ...] = ()
-
-
-class Stage(Protocol):
-    """What the loop drives; see `align.stages` for the real ones."""
-
-    steps: int
-    """Steps of the whole run."""
-    optimizer_steps: int
-    """Optimizer steps a step, at most: the learning-rate schedule counts them."""
-
-    def collect(self, step: int) -> Batch: ...
-
-    def loss(self, pack: Pack) -> tuple[Tensor, dict[str, Tensor]]: ...
-
-    def state(self) -> dict[str, Any]:
-        """Plain values that the next `collect` depends on."""
-
-    def load_state(self, state: dict[str, Any]) -> None: ...
-
-    def learned(self, metrics: dict[str, float]) -> None:
-        """Called after a step's last update with its metrics, equal on all ranks; `state` is asked
-        afterwards.
-        """
-
-    def close(self) -> None:
-        """Give back what the stage holds besides the trained module."""
-
-
-class NonFiniteError(RuntimeError):
-    """A loss or gradient that is not a number; nothing was changed by it."""
 
 
 class Loop:
@@ -105,7 +53,9 @@ class Loop:
         self.preemption = Preemption()
         self.optimizer = optimizer
         self.checkpoints = Checkpoints(folder / "checkpoints", keep=config.checkpoints.keep)
-        self.optimizer_step = 0
+        self.update = Update(
+            stage, config.optim, module=module, optimizer=optimizer, accelerator=accelerator
+        )
         self.logs: dict[str, Log] = {}
         if accelerator.is_main_process:
             names = ("metrics", "samples", "watch")
@@ -150,8 +100,8 @@ class Loop:
         losses, norms, lr = [], [], 0.0
         for _ in range(batch.passes):
             for packs in batch.minibatches:
-                lr = self._share() * self.config.optim.lr
-                loss, norm, metrics = self._optimizer_step(packs, batch.columns, batch.held)
+                lr = self.update.share() * self.config.optim.lr
+                loss, norm, metrics = self.update.step(packs, batch.columns, batch.held)
                 losses.append(loss)
                 norms.append(norm)
                 for name, value in metrics.items():
@@ -166,78 +116,6 @@ class Loop:
             "tokens": tokens,
             "seconds/train": time.perf_counter() - begun,
         }  # fmt: skip
-
-    def _optimizer_step(
-        self, packs: list[Pack], columns: tuple[str, ...], held: tuple[str, ...] = ()
-    ) -> tuple[float, dict[str, float], dict[str, float]]:
-        """Backward through every pack, then one step of the optimizer: loss, norms, metrics."""
-        share = self._share()
-        most = max(gather_object([len(packs)])) if self._many() else len(packs)
-        # Collective operations count on every rank doing the same number of backward passes.
-        own = len(packs)
-        packs = packs + [_filler(columns)] * (most - own)
-        names: dict[str, Tensor] = {}
-        total = torch.zeros((), device=self.accelerator.device)
-        for i, one in enumerate(packs):
-            one = one.to(self.accelerator.device)
-            synced = i == len(packs) - 1
-            with nullcontext() if synced else self.accelerator.no_sync(self.module):
-                loss, metrics = self.stage.loss(one)
-                # Data parallelism averages over ranks what is meant to be added.
-                self.accelerator.backward(loss * self.accelerator.num_processes)
-            total += loss.detach()
-            trained = torch.tensor(float(len(one.target)), device=total.device)
-            metrics.setdefault("tokens", trained)
-            for name, value in metrics.items():
-                counted = value.detach() if i < own else torch.zeros_like(value)
-                names[name] = names.get(name, 0.0) + counted
-        self.optimizer_step += 1
-        if not packs:  # nothing to learn anywhere: moments alone would move the weights
-            return 0.0, dict.fromkeys(self._parts(), 0.0), {"tokens": 0.0}
-        sums = self._sum({"loss": total, **names})
-        norms = self._guarded_norms(sums["loss"])
-        for group in self.optimizer.param_groups:
-            group["lr"] = share * group.get("base_lr", self.config.optim.lr)
-            if group.get("norm", "grad_norm") in held:
-                # Of a gradient of zeros Adam would make a step of weight decay, and count it.
-                for parameter in group["params"]:
-                    parameter.grad = None
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return sums.pop("loss"), norms, sums
-
-    def _guarded_norms(self, loss: float) -> dict[str, float]:
-        """Clip each part's gradient and return the norms; refuse to step on what is no number."""
-        most = self.config.optim.max_grad_norm
-        norms = {
-            name: float(self.accelerator.clip_grad_norm_(parameters, most))
-            for name, parameters in self._parts().items()
-        }
-        if all(math.isfinite(number) for number in (loss, *norms.values())):
-            return norms
-        said = ", ".join(f"{name} {norm}" for name, norm in norms.items())
-        raise NonFiniteError(
-            f"optimizer step {self.optimizer_step}: loss {loss}, {said}; the weights "
-            "are as they were. Lower --optim.lr"
-        )
-
-    def _parts(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters clipped together, by the name that their norm is logged under."""
-        found: dict[str, list[nn.Parameter]] = {}
-        for group in self.optimizer.param_groups:
-            found.setdefault(group.get("norm", "grad_norm"), []).extend(group["params"])
-        return found
-
-    def _share(self) -> float:
-        """Of the learning rate, by the schedule, at the optimizer step to come."""
-        total = self.stage.steps * self.stage.optimizer_steps
-        return schedule(self.config.optim, self.optimizer_step, total)
-
-    def _sum(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """Sums over ranks, in one reduction."""
-        stacked = torch.stack([x.float().to(self.accelerator.device) for x in values.values()])
-        summed = self.accelerator.reduce(stacked, reduction="sum").tolist()
-        return dict(zip(values, summed, strict=True))
 
     def _many(self) -> bool:
         return self.accelerator.num_processes > 1
@@ -267,7 +145,7 @@ class Loop:
                 state,
                 {
                     "stage": stage_state,
-                    "optimizer_step": self.optimizer_step,
+                    "optimizer_step": self.update.done,
                     "logs": {name: log.length() for name, log in self.logs.items()},
                 },
             )
@@ -286,13 +164,5 @@ class Loop:
         state, manifest = found
         put_back(state, self.module, self.optimizer.optimizer, many=self._many())
         self.stage.load_state(manifest["stage"])
-        self.optimizer_step = manifest["optimizer_step"]
+        self.update.done = manifest["optimizer_step"]
         return manifest["step"]
-
-
-def _filler(columns: tuple[str, ...]) -> Pack:
-    """A pack that weighs nothing, for a rank that has fewer than the others."""
-    completion = Completion(ids=[0], columns=dict.fromkeys(columns, 0.0))
-    # Padded, which every model takes; two rows, which may be asked for as a pair.
-    group = Group(prompt=[0], completions=[completion, completion])
-    return pack([group], token_budget=4, padded=True)[0]

@@ -16,6 +16,7 @@ import align.stages.rolled
 import rewards
 from align.loop import Loop
 from align.rollout.hf import HfEngine
+from align.update import Update
 
 
 def _strike(number=signal.SIGKILL):
@@ -81,7 +82,7 @@ def after_rename(save):
 
 def between_minibatches(step):
     """SIGKILL before optimizer step number `step`."""
-    _before(Loop, "_optimizer_step", step, lambda *_: _strike())
+    _before(Update, "step", step, lambda *_: _strike())
 
 
 def after_export():
@@ -120,7 +121,7 @@ def term_while_sampling(call, marker):
 
 def term_in_minibatch(step):
     """SIGTERM before optimizer step number `step`."""
-    _before(Loop, "_optimizer_step", step, lambda *_: _strike(signal.SIGTERM))
+    _before(Update, "step", step, lambda *_: _strike(signal.SIGTERM))
 
 
 def term_on_rank_1(step):

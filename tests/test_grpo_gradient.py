@@ -204,7 +204,7 @@ def test_the_loop_steps_along_that_gradient(budget, folder, tmp_path):
     expected = tiny.backward(*collected(folder, made, padded=True, beta=0.1))
     optimizer = Recording(stage.context.module.parameters(), lr=0.0)
     with tiny.loop(stage, optimizer, tmp_path) as loop:
-        loss, norms, metrics = loop._optimizer_step(batch.minibatches[0], batch.columns)
+        loss, norms, metrics = loop.update.step(batch.minibatches[0], batch.columns)
     names = [name for name, _ in stage.context.model.named_parameters()]
     seen = dict(zip(names, optimizer.seen, strict=True))
     assert loss == pytest.approx(expected.loss, rel=1e-5)

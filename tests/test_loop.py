@@ -14,10 +14,11 @@ from accelerate import Accelerator
 from torch import nn
 
 from align import optim
+from align.batch import Batch
 from align.config import Checkpoints, Optim
-from align.loop import Batch, NonFiniteError
 from align.optim import adamw
 from align.packing import Completion, Group, pack
+from align.update import NonFiniteError
 
 LR = 8e-3
 
@@ -192,7 +193,7 @@ def test_a_step_without_packs_leaves_the_weights_alone(tmp_path):
     toy.collect = lambda step: weights.append(toy.policy.weight.item()) or collect(step)
     with tiny.loop(toy, optimizer, tmp_path) as loop:
         assert loop.run(resume=False)
-        assert loop.optimizer_step == 4
+        assert loop.update.done == 4
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert weights[0] > weights[1] == weights[2] == weights[3] > toy.policy.weight.item()
     assert [row["tokens"] for row in rows] == [1.0, 0.0, 0.0, 1.0]

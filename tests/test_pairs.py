@@ -5,8 +5,8 @@ import random
 import pytest
 import torch
 
-from align.loop import _filler
 from align.packing import Completion, Group, pack
+from align.update import _filler
 
 BUDGETS = (1, 16, 40, 100, 10_000)
 

@@ -22,8 +22,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTr
 from trl_peer import Rollout
 
 import data
+from align.batch import Batch
 from align.config import Compute, Grpo, Sampling
-from align.loop import Batch, Loop
+from align.loop import Loop
 from align.models import load_causal_lm
 from align.policy import Policy
 from align.rollout import Request, Sample

@@ -18,8 +18,8 @@ from typing import Any
 from torch import Tensor
 
 import data
+from align.batch import Batch
 from align.config import Distill
-from align.loop import Batch
 from align.lora import merged_weights
 from align.packing import Completion, Group, Pack
 from align.probe import why_not_packed

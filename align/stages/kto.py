@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 import data
+from align.batch import Batch
 from align.config import Kto
-from align.loop import Batch
 from align.objectives.preference import kto_loss, kto_reference_point
 from align.objectives.reduce import sequence_sum
 from align.packing import Completion, Group, Pack

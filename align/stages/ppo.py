@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from align.loop import Batch
+from align.batch import Batch
 from align.objectives.entropy import entropy_bonus
 from align.objectives.policy import (
     adapt_beta,

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from align.batch import Batch
 from align.config import Dpo
-from align.loop import Batch
 from align.objectives.preference import pair_loss
 from align.objectives.reduce import sequence_sum
 from align.packing import Group, Pack

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 import data
+from align.batch import Batch
 from align.config import RewardModel
 from align.folder import write_json
-from align.loop import Batch
 from align.objectives.ranking import bradley_terry, centring
 from align.packing import Completion, Group, Pack
 from align.progress import console

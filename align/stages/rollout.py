@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from align.batch import Batch
 from align.config import Rollouts
-from align.loop import Batch
 from align.lora import adapters_off, merged_weights
 from align.objectives.importance import importance_weights
 from align.objectives.reduce import token_weights, tokens_per_step

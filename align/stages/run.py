@@ -19,7 +19,6 @@ from align.checkpoint import CheckpointError
 from align.config import Distill, Rollouts, Sample, Stage
 from align.locate import Located
 from align.lock import locked
-from align.loop import NonFiniteError
 from align.model_reward import placed
 from align.progress import console
 from align.references import loading
@@ -30,6 +29,7 @@ from align.stages.rolled import RewardError
 from align.stages.sample import NothingKeptError
 from align.stages.sampling import sample
 from align.stages.training import train
+from align.update import NonFiniteError
 
 EXIT_PREEMPTED = 143  # 128 + SIGTERM
 MISTAKES = (

@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 import data
+from align.batch import Batch
 from align.config import Sft
-from align.loop import Batch
 from align.packing import Group, Pack
 from align.stages.base import PassStage
 from align.stages.context import Context
