@@ -55,9 +55,11 @@ def _attention(model: PreTrainedModel, pack: Pack, *, plans: bool) -> dict[str, 
     device = pack.input_ids.device.type
     autocast = torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if autocast else model.dtype
-    mask = {"attention_mask": _dense_mask(pack, dtype)}
     cut = shared_prefix.plan(pack, dtype) if plans else None
-    return mask if cut is None else mask | {"pack_plan": cut}
+    if cut is None:
+        return {"attention_mask": _dense_mask(pack, dtype)}
+    # Nobody reads the mask beside a plan; without one `transformers` would make its own, [T, T].
+    return {"attention_mask": torch.zeros(1, 1, 1, 1), "pack_plan": cut}
 
 
 def _dense_mask(pack: Pack, dtype: torch.dtype) -> Tensor:

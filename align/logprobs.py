@@ -1,10 +1,8 @@
 """Log-probability and entropy of chosen tokens, from hidden states.
 
-Two forms of the same two quantities. `chunked_logprobs` is TRL's kernel: the [tokens, vocabulary]
-matrix never exists, and the backward pass computes it again piece by piece. `direct_logprobs` keeps
-that matrix. On two CPU cores and SmolLM2 the direct form took 1.0 s of a pack's forward and
-backward where the chunked one took 2.2 s, so `logprobs` is direct on a CPU as long as the matrix is
-small, and chunked everywhere else.
+The [tokens, vocabulary] matrix of a whole pack never exists: on a CPU it is made and worked on in
+tiles (`align.tiled`), elsewhere TRL's kernel goes over the vocabulary in chunks and its backward
+pass makes the logits again. Both are held to the textbook's formula by the tests.
 """
 
 from __future__ import annotations
@@ -14,108 +12,95 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
-CHUNK = 16_384  # vocabulary entries a tile
-DIRECT_BYTES = 2**29  # float32 logits that may be kept
+from align.tiled import TiledLogProbs, Transform
+
+CHUNK = 16_384  # vocabulary entries that TRL's kernel takes at a time
 
 
-def logit_transform(config: PretrainedConfig) -> tuple[float, float | None]:
-    """(scale, soft cap) that this architecture applies to its logits (Cohere, Granite; Gemma 2)."""
+def logit_transform(config: PretrainedConfig, temperature: float = 1.0) -> Transform:
+    """What this architecture does to its logits (Cohere, Granite scale; Gemma 2 caps)."""
     text = config.get_text_config()
     scale = getattr(text, "logit_scale", None)
     if scale is None and (divisor := getattr(text, "logits_scaling", None)) is not None:
         scale = 1 / divisor
-    return (1.0 if scale is None else scale), getattr(text, "final_logit_softcapping", None)
+    return Transform(
+        temperature=temperature,
+        scale=1.0 if scale is None else scale,
+        softcap=getattr(text, "final_logit_softcapping", None),
+    )
 
 
 def logprobs(
     hidden: Tensor,
     head: nn.Module,
     target: Tensor,
+    transform: Transform,
     *,
-    temperature: float = 1.0,
-    scale: float = 1.0,
-    softcap: float | None = None,
     entropy: bool = True,
     entropy_gradient: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """ln softmax(head(hidden) / temperature)[target] and the entropy of that distribution.
+    """ln softmax(transform(head(hidden)))[target] and the entropy of that distribution.
 
     hidden: [C, H]; target: LongTensor[C]. Returns two float32 Tensors [C]; natural logarithm. The
     entropy is differentiable if `entropy_gradient`, and empty without `entropy`.
     """
-    matrix = 4 * hidden.shape[0] * head.weight.shape[0]
-    direct = hidden.device.type == "cpu" and matrix <= DIRECT_BYTES
-    form = direct_logprobs if direct else chunked_logprobs
+    form = tiled_logprobs if hidden.device.type == "cpu" else chunked_logprobs
     chosen, spread = form(
-        hidden,
-        head,
-        target,
-        temperature=temperature,
-        scale=scale,
-        softcap=softcap,
-        entropy=entropy,
-        entropy_gradient=entropy_gradient,
+        hidden, head, target, transform, entropy=entropy, entropy_gradient=entropy_gradient
     )
     return chosen, spread if entropy_gradient else spread.detach()
+
+
+def tiled_logprobs(
+    hidden: Tensor,
+    head: nn.Module,
+    target: Tensor,
+    transform: Transform,
+    *,
+    entropy: bool,
+    entropy_gradient: bool,
+) -> tuple[Tensor, Tensor]:
+    """As `logprobs`, on a CPU."""
+    device = hidden.device.type
+    autocast = torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if autocast else hidden.dtype
+    bias = getattr(head, "bias", None)
+    with torch.autocast(device, enabled=False):
+        return TiledLogProbs.apply(
+            hidden, head.weight, bias, target, dtype, transform, entropy, entropy_gradient
+        )
 
 
 def chunked_logprobs(
     hidden: Tensor,
     head: nn.Module,
     target: Tensor,
+    transform: Transform,
     *,
-    temperature: float,
-    scale: float,
-    softcap: float | None,
     entropy: bool,
     entropy_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
-    """As `logprobs`, in tiles; the entropy's gradient costs nothing here."""
-    bias = getattr(head, "bias", None)
+    """As `logprobs`, by TRL's kernel, where the entropy's gradient costs nothing."""
     values = ChunkedLogProbFunction.apply(
         hidden,
         head.weight,
-        bias,
+        getattr(head, "bias", None),
         target,
-        temperature,
+        transform.temperature,
         CHUNK,
-        softcap,
-        scale,
+        transform.softcap,
+        transform.scale,
         ("entropy",) if entropy else (),
     )
     return values[0], values[1] if entropy else values[0].new_empty(0)
 
 
-def direct_logprobs(
-    hidden: Tensor,
-    head: nn.Module,
-    target: Tensor,
-    *,
-    temperature: float,
-    scale: float,
-    softcap: float | None,
-    entropy: bool,
-    entropy_gradient: bool,
-) -> tuple[Tensor, Tensor]:
-    """As `logprobs`, from the whole matrix of logits."""
-    logits = whole_logits(hidden, head, temperature=temperature, scale=scale, softcap=softcap)
-    normaliser = logits.logsumexp(-1)
-    chosen = logits.gather(-1, target.unsqueeze(-1)).squeeze(-1) - normaliser
-    if not entropy:
-        return chosen, chosen.new_empty(0)
-    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
-        log_p = logits - normaliser.unsqueeze(-1)
-        return chosen, -(log_p.exp() * log_p).sum(-1)
-
-
-def whole_logits(
-    hidden: Tensor, head: nn.Module, *, temperature: float, scale: float, softcap: float | None
-) -> Tensor:
-    """The matrix itself, float32 [C, V], divided by the temperature."""
+def whole_logits(hidden: Tensor, head: nn.Module, transform: Transform) -> Tensor:
+    """The matrix itself, transformed, float32 [C, V]."""
     logits = head(hidden).float()
     # Each of these passes over the whole matrix costs as much as a layer; most models need none.
-    if scale != 1.0:
-        logits = logits * scale
-    if softcap is not None:
-        logits = softcap * torch.tanh(logits / softcap)
-    return logits / temperature if temperature != 1.0 else logits
+    if transform.scale != 1.0:
+        logits = logits * transform.scale
+    if transform.softcap is not None:
+        logits = transform.softcap * torch.tanh(logits / transform.softcap)
+    return logits / transform.temperature if transform.temperature != 1.0 else logits

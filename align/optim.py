@@ -48,4 +48,4 @@ def adamw(
             group = {"weight_decay": decay, "base_lr": rate, "norm": norm}
             groups.append({"params": parameters} | group)
     groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps)
+    return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=True)

@@ -33,7 +33,7 @@ class Policy(nn.Module):
         self.plans = takes_plans(model)
         self.temperature = temperature
         self.autocast = autocast
-        self.scale, self.softcap = logit_transform(model.config)
+        self.transform = logit_transform(model.config, temperature)
 
     def forward(self, pack: Pack, *, entropy: bool = True) -> tuple[Tensor, Tensor]:
         """Log-probability of each trained token and the entropy there: two float32 Tensors [C].
@@ -57,9 +57,7 @@ class Policy(nn.Module):
                 predictors,
                 self.model.get_output_embeddings(),
                 pack.target,
-                temperature=self.temperature,
-                scale=self.scale,
-                softcap=self.softcap,
+                self.transform,
                 entropy=entropy,
                 entropy_gradient=self.entropy_gradient,
             )
@@ -67,10 +65,4 @@ class Policy(nn.Module):
     def logits(self, predictors: Tensor) -> Tensor:
         """All logits of these states at the policy's temperature, float32 [C, V]."""
         with precision(predictors.device, self.autocast):
-            return whole_logits(
-                predictors,
-                self.model.get_output_embeddings(),
-                temperature=self.temperature,
-                scale=self.scale,
-                softcap=self.softcap,
-            )
+            return whole_logits(predictors, self.model.get_output_embeddings(), self.transform)

@@ -45,6 +45,7 @@ def attended(one, plan):
     return [out.detach(), query.grad, key.grad, value.grad]
 
 
+@pytest.mark.parametrize("batch_cost", [0, 16_384])
 @pytest.mark.parametrize(
     ("prompts", "completions"),
     [
@@ -53,7 +54,8 @@ def attended(one, plan):
         ([1, 6], [[9], [9, 9]]),
     ],
 )
-def test_output_and_gradients_equal_the_dense_mask_s(prompts, completions):
+def test_output_and_gradients_equal_the_dense_mask_s(prompts, completions, batch_cost, monkeypatch):
+    monkeypatch.setattr(attention, "BATCH_COST", batch_cost)
     one = a_pack(prompts, completions)
     plan = attention.plan(one, torch.float64)
     assert plan is not None
@@ -72,12 +74,26 @@ def test_a_token_of_another_completion_changes_nothing():
     assert changed.tolist() == [False] * 4 + [True] * 3 + [False] * 3
 
 
-def test_uneven_lengths_where_cutting_up_would_cost_more_take_the_dense_mask():
-    """One completion of 60 and six of 1 behind a prompt of 2: padded among themselves they are
-    7 * 60 * 62 pairs and 2 * 2 for the prompt, against 68 * 68 under the mask.
+def test_completions_of_very_different_length_are_not_padded_to_one_another(monkeypatch):
+    """One completion of 60 and six of 1 behind a prompt of 2, padded to one another, would be
+    7 * 60 * 62 pairs. Apart they are 60 * 62 and, with the prompt, 7 * 2 * 4.
     """
-    one = a_pack([2], [[60, 1, 1, 1, 1, 1, 1]])
-    assert attention.plan(one, torch.float64) is None
+    monkeypatch.setattr(attention, "BATCH_COST", 100)
+    plan = attention.plan(a_pack([2], [[60, 1, 1, 1, 1, 1, 1]]), torch.float64)
+    assert [tuple(block.bias.shape) for block in plan.blocks] == [(1, 1, 60, 62), (7, 1, 2, 4)]
+
+
+def test_a_few_cells_of_padding_cost_less_than_another_batch():
+    plan = attention.plan(a_pack([2], [[9, 8, 8, 7]]), torch.float64)
+    assert [tuple(block.query.shape) for block in plan.blocks] == [(5, 9)]
+
+
+def test_dropout_is_refused():
+    one = a_pack([2], [[3]])
+    inputs = [states(5, heads) for heads in (4, 2, 2)]
+    plan = attention.plan(one, torch.float64)
+    with pytest.raises(ValueError, match="attention_dropout"):
+        attention.attend(Layer(), *inputs, None, dropout=0.1, pack_plan=plan)
 
 
 def test_padded_rows_have_no_plan():

@@ -228,7 +228,7 @@ def test_two_iterations_of_two_minibatches_are_four_steps(folder, tmp_path):
     with tiny.loop(stage, Counting(policy.parameters(), lr=0.0), tmp_path) as loop:
         assert loop.run(resume=False)
     assert steps == [1e-2] * 4
-    assert loop.optimizer_step == 4
+    assert loop.update.done == 4
     assert len(packs) == 4
     for first, second in ((0, 2), (1, 3)):
         assert torch.equal(packs[first].columns["old"], packs[second].columns["old"])

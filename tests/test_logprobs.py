@@ -5,11 +5,18 @@ import torch
 from torch import nn
 from transformers import CohereConfig, Gemma2Config, GraniteConfig, LlamaConfig
 
-import align.logprobs
-from align.logprobs import CHUNK, chunked_logprobs, direct_logprobs, logit_transform, logprobs
+import align.tiled
+from align.logprobs import (
+    CHUNK,
+    chunked_logprobs,
+    logit_transform,
+    logprobs,
+    tiled_logprobs,
+    whole_logits,
+)
+from align.tiled import Transform
 
 VOCABULARY = CHUNK + 1000  # two tiles, the second one short
-PLAIN = {"entropy": True, "temperature": 1.0, "softcap": None, "scale": 1.0}
 OPTIONS = {
     "plain": {},
     "temperature": {"temperature": 0.7},
@@ -19,11 +26,8 @@ OPTIONS = {
 }
 
 
-def textbook(hidden, head, target, *, temperature, softcap, scale, entropy_gradient, entropy=True):
-    logits = head(hidden) * scale
-    if softcap is not None:
-        logits = softcap * torch.tanh(logits / softcap)
-    log_p = torch.log_softmax(logits / temperature, dim=-1)
+def textbook(hidden, head, target, transform, *, entropy_gradient=False, entropy=True):
+    log_p = torch.log_softmax(whole_logits(hidden, head, transform), dim=-1)
     return log_p[range(len(target)), target], torch.special.entr(log_p.exp()).sum(-1)
 
 
@@ -42,7 +46,10 @@ def evaluated(function, *, bias, entropy_weight, options):
     """Values, and the gradient of a weighted sum of both outputs by every input."""
     head, hidden, target = setting(bias)
     gradient = entropy_weight != 0
-    log_p, entropy = function(hidden, head, target, entropy_gradient=gradient, **(PLAIN | options))
+    transform = Transform(**options)
+    log_p, entropy = function(
+        hidden, head, target, transform, entropy=True, entropy_gradient=gradient
+    )
     draw = torch.Generator().manual_seed(1)
     weights = torch.randn(len(target), generator=draw)
     loss = (log_p * weights).sum()
@@ -52,11 +59,29 @@ def evaluated(function, *, bias, entropy_weight, options):
     return [log_p, entropy, hidden.grad, *(p.grad for p in head.parameters())]
 
 
-@pytest.mark.parametrize("form", [direct_logprobs, chunked_logprobs])
+FORMS = [tiled_logprobs, chunked_logprobs]
+# Bytes of logits made together, and worked on together, by the tiled form: all 40 rows; 7; one.
+CUTS = [(2**28, 2**22), (7 * 4 * VOCABULARY, 3 * 4 * VOCABULARY), (1, 1)]
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("entropy_weight", [0.0, 0.3])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("name", OPTIONS)
 def test_both_forms_equal_the_textbook(name, bias, entropy_weight, form):
+    check_equal(form, name=name, bias=bias, entropy_weight=entropy_weight)
+
+
+@pytest.mark.parametrize("cut", CUTS[1:])
+@pytest.mark.parametrize("entropy_weight", [0.0, 0.3])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_however_the_logits_are_cut(name, entropy_weight, cut, monkeypatch):
+    monkeypatch.setattr(align.tiled, "CHUNK_BYTES", cut[0])
+    monkeypatch.setattr(align.tiled, "TILE_BYTES", cut[1])
+    check_equal(tiled_logprobs, name=name, bias=True, entropy_weight=entropy_weight)
+
+
+def check_equal(form, *, name, bias, entropy_weight):
     case = {"bias": bias, "entropy_weight": entropy_weight, "options": OPTIONS[name]}
     ours, expected = evaluated(form, **case), evaluated(textbook, **case)
     assert len(ours) == (5 if bias else 4)
@@ -65,36 +90,40 @@ def test_both_forms_equal_the_textbook(name, bias, entropy_weight, form):
         assert (got - want).norm() < 1e-5 * want.norm()
 
 
-@pytest.mark.parametrize(
-    ("limit", "form"), [(4 * 40 * VOCABULARY, "direct"), (4 * 40 * VOCABULARY - 1, "chunked")]
-)
-def test_the_matrix_is_kept_only_while_it_is_small(limit, form, monkeypatch):
-    """40 tokens by the vocabulary in float32 are 4 * 40 * 17,384 bytes."""
-    used = []
-    for name in ("direct", "chunked"):
-        original = getattr(align.logprobs, f"{name}_logprobs")
-
-        def spy(*args, name=name, original=original, **options):
-            used.append(name)
-            return original(*args, **options)
-
-        monkeypatch.setattr(align.logprobs, f"{name}_logprobs", spy)
-    monkeypatch.setattr(align.logprobs, "DIRECT_BYTES", limit)
+def test_the_logits_of_a_whole_pack_never_exist(monkeypatch):
+    """Of 40 rows, chunks of at most 7: no product with the vocabulary has more."""
+    monkeypatch.setattr(align.tiled, "CHUNK_BYTES", CUTS[1][0])
+    made, product = [], align.tiled._logits
+    monkeypatch.setattr(align.tiled, "_logits", lambda *a: made.append(product(*a)) or made[-1])
     head, hidden, target = setting(bias=False)
-    result = logprobs(hidden, head, target, temperature=0.7, scale=0.5, softcap=4.0)
-    options = {"temperature": 0.7, "scale": 0.5, "softcap": 4.0, "entropy_gradient": False}
-    for got, want in zip(result, textbook(hidden, head, target, **options), strict=True):
-        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
-    assert used == [form]
+    log_p, _ = logprobs(hidden, head, target, Transform())
+    log_p.sum().backward()
+    assert [len(logits) for logits in made] == 2 * [7, 7, 7, 7, 7, 5]
 
 
-@pytest.mark.parametrize("limit", [0, 2**29])
-def test_without_entropy_the_log_probs_and_their_gradient_are_the_same(limit, monkeypatch):
-    monkeypatch.setattr(align.logprobs, "DIRECT_BYTES", limit)
+@pytest.mark.parametrize("sure", [0.5, 0.99, 0.9999])
+def test_in_bfloat16_a_sure_token_s_gradient_is_not_rounded_away(sure):
+    """d log p / d logit of the token itself is 1 - p; bfloat16 has no number between 0.996 and 1.
+    Two logits, so the gradient by the hidden state is (1 - p) (w_target - w_other).
+    """
+    head = nn.Linear(1, 2, bias=False)
+    head.weight.data = torch.tensor([[1.0], [0.0]])
+    odds = torch.tensor(sure / (1 - sure)).log().bfloat16()
+    hidden = odds.float().view(1, 1).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        log_p, _ = logprobs(hidden, head, torch.tensor([0]), Transform())
+    log_p.sum().backward()
+    assert hidden.grad.item() == pytest.approx(1 - log_p.exp().item(), rel=2**-8)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_without_entropy_the_log_probs_and_their_gradient_are_the_same(cut, monkeypatch):
+    monkeypatch.setattr(align.tiled, "CHUNK_BYTES", cut[0])
+    monkeypatch.setattr(align.tiled, "TILE_BYTES", cut[1])
     found = []
     for entropy in (True, False):
         head, hidden, target = setting(bias=False)
-        log_p, spread = logprobs(hidden, head, target, entropy=entropy)
+        log_p, spread = logprobs(hidden, head, target, Transform(), entropy=entropy)
         log_p.sum().backward()
         assert spread.shape == ((40,) if entropy else (0,))
         found.append((log_p, hidden.grad, head.weight.grad))
@@ -102,12 +131,10 @@ def test_without_entropy_the_log_probs_and_their_gradient_are_the_same(limit, mo
         torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("limit", [0, 2**29])
 @pytest.mark.parametrize("wanted", [False, True])
-def test_entropy_is_differentiable_only_where_asked(wanted, limit, monkeypatch):
-    monkeypatch.setattr(align.logprobs, "DIRECT_BYTES", limit)
+def test_entropy_is_differentiable_only_where_asked(wanted):
     head, hidden, target = setting(bias=False)
-    log_p, entropy = logprobs(hidden, head, target, entropy_gradient=wanted)
+    log_p, entropy = logprobs(hidden, head, target, Transform(), entropy_gradient=wanted)
     assert log_p.requires_grad
     assert entropy.requires_grad == wanted
 
@@ -119,18 +146,21 @@ def test_written_out():
     head = nn.Linear(1, 2, bias=False)
     head.weight.data = torch.tensor([[0.0], [1.0986123]])
     hidden, target = torch.ones(2, 1), torch.tensor([0, 1])
-    log_p, entropy = logprobs(hidden, head, target)
+    log_p, entropy = logprobs(hidden, head, target, Transform())
     torch.testing.assert_close(log_p.exp(), torch.tensor([0.25, 0.75]))
     torch.testing.assert_close(entropy, torch.tensor([0.5623351, 0.5623351]))
-    sharp, _ = logprobs(hidden, head, target, temperature=0.5)
+    sharp, _ = logprobs(hidden, head, target, Transform(temperature=0.5))
     torch.testing.assert_close(sharp.exp(), torch.tensor([0.1, 0.9]))
 
 
-@pytest.mark.parametrize("form", [direct_logprobs, chunked_logprobs])
+@pytest.mark.parametrize("form", FORMS)
 def test_nothing_to_score(form):
     """A pack of masked tokens alone: empty results that still take a backward."""
     head, hidden, target = setting(bias=False)
-    log_p, entropy = form(hidden[:0], head, target[:0], entropy_gradient=False, **PLAIN)
+    transform = Transform()
+    log_p, entropy = form(
+        hidden[:0], head, target[:0], transform, entropy=True, entropy_gradient=False
+    )
     assert log_p.shape == entropy.shape == (0,)
     log_p.sum().backward()
     assert head.weight.grad.count_nonzero() == 0
@@ -139,10 +169,10 @@ def test_nothing_to_score(form):
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        (LlamaConfig(), (1.0, None)),
-        (CohereConfig(logit_scale=0.0625), (0.0625, None)),
-        (GraniteConfig(logits_scaling=8.0), (0.125, None)),
-        (Gemma2Config(final_logit_softcapping=30.0), (1.0, 30.0)),
+        (LlamaConfig(), Transform()),
+        (CohereConfig(logit_scale=0.0625), Transform(scale=0.0625)),
+        (GraniteConfig(logits_scaling=8.0), Transform(scale=0.125)),
+        (Gemma2Config(final_logit_softcapping=30.0), Transform(softcap=30.0)),
     ],
     ids=["llama", "cohere", "granite", "gemma2"],
 )
