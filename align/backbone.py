@@ -12,7 +12,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from align import attention as shared_prefix
+from align import flex
 from align.packing import Pack
+
+FLEX = (flex.NAME, "flex_attention")
 
 
 def hidden_states(
@@ -22,14 +25,12 @@ def hidden_states(
 
     plans: the pack's attention is cut up by group where that is less work (`align.attention`).
     """
+    width = pack.input_ids.shape[1]
     with precision(pack.input_ids.device, autocast):
         states = model.base_model(
-            input_ids=pack.input_ids,
-            position_ids=pack.position_ids,
-            use_cache=False,
-            **_attention(model, pack, plans=plans),
+            use_cache=False, **_cells(model, pack, plans=plans)
         ).last_hidden_state
-    return states.flatten(0, 1)
+    return states[:, :width].flatten(0, 1)
 
 
 def takes_plans(model: PreTrainedModel) -> bool:
@@ -46,20 +47,21 @@ def precision(
     return torch.autocast(torch.device(device).type, autocast)
 
 
-def _attention(model: PreTrainedModel, pack: Pack, *, plans: bool) -> dict[str, Any]:
-    """What tells the model's attention who may see whom."""
+def _cells(model: PreTrainedModel, pack: Pack, *, plans: bool) -> dict[str, Any]:
+    """The pack's tokens, and what tells the model's attention who may see whom."""
+    cells = {"input_ids": pack.input_ids, "position_ids": pack.position_ids}
     if pack.padded:
-        return {"attention_mask": pack.attention_mask()}
-    if model.config._attn_implementation == "flex_attention":
-        return {"attention_mask": _block_mask(pack)}
+        return cells | {"attention_mask": pack.attention_mask()}
+    if model.config._attn_implementation in FLEX:
+        ids, positions, segment, prompt = flex.filled(pack)
+        mask = flex.block_mask(segment, prompt)
+        return {"input_ids": ids, "position_ids": positions, "attention_mask": mask}
     device = pack.input_ids.device.type
     autocast = torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if autocast else model.dtype
+    cells["attention_mask"] = _dense_mask(pack, dtype)
     cut = shared_prefix.plan(pack, dtype) if plans else None
-    if cut is None:
-        return {"attention_mask": _dense_mask(pack, dtype)}
-    # Nobody reads the mask beside a plan; without one `transformers` would make its own, [T, T].
-    return {"attention_mask": torch.zeros(1, 1, 1, 1), "pack_plan": cut}
+    return cells if cut is None else cells | {"pack_plan": cut}
 
 
 def _dense_mask(pack: Pack, dtype: torch.dtype) -> Tensor:
@@ -68,17 +70,3 @@ def _dense_mask(pack: Pack, dtype: torch.dtype) -> Tensor:
     return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(
         ~allowed, torch.finfo(dtype).min
     )
-
-
-def _block_mask(pack: Pack) -> Any:
-    """The rule of `Pack.attention_mask` for FlexAttention, which skips blocks that are empty."""
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    segment, prompt = pack.segment, pack.prompt
-    rows, width = segment.shape
-
-    def allowed(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        mine = segment[row, query] == segment[row, key]
-        return ((prompt[row, query] == segment[row, key]) | mine) & (query >= key)
-
-    return create_block_mask(allowed, rows, None, width, width, device=segment.device)

@@ -13,7 +13,7 @@ the pack.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -58,7 +58,8 @@ class Pack:
     each completion, `prompt` is the segment of the token's own prompt. predictor: LongTensor[C],
     the flat cell (row * T + column) whose hidden state predicts token c; target: LongTensor[C], the
     token; sequence: LongTensor[C], the completion it belongs to, 0 .. sequences-1. last:
-    LongTensor[sequences], the cell of each completion's last token. columns: float Tensor[C] each.
+    LongTensor[sequences], the cell of each completion's last token. together: that many sequences
+    in a row are one unit of the loss, such as a pair. columns: float Tensor[C] each.
     """
 
     input_ids: Tensor
@@ -71,6 +72,7 @@ class Pack:
     last: Tensor
     sequences: int
     padded: bool = False
+    together: int = 1
     columns: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -81,7 +83,7 @@ class Pack:
     def to(self, device: torch.device | str) -> Pack:
         moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
         columns = {k: v.to(device) for k, v in self.columns.items()}
-        return Pack(**moved, sequences=self.sequences, padded=self.padded, columns=columns)
+        return replace(self, **moved, columns=columns)
 
     def lengths(self) -> Tensor:
         """Trained tokens of each sequence, LongTensor[sequences]."""
@@ -114,10 +116,14 @@ def pack(
     Only a single prompt + completion longer than that gets a larger pack. First-fit by decreasing
     size; the order is a function of the input alone, so a resumed run packs alike.
     whole: a group's completions stay in one pack, next to each other and in order (a pair is
-    compared), and only a group longer than the budget gets a larger pack.
+    compared), and only a group longer than the budget gets a larger pack. All groups must then have
+    equally many, else ValueError.
     """
+    groups = list(groups)
+    together = _in_each(groups) if whole else 1
     if padded:
-        return [_padded(rows) for rows in _padded_rows(groups, token_budget, whole=whole)]
+        batches = _padded_rows(groups, token_budget, whole=whole)
+        return [_padded(rows, together) for rows in batches]
     pieces = [
         piece for group in groups for piece in ([group] if whole else _cut(group, token_budget))
     ]
@@ -132,12 +138,21 @@ def pack(
                 break
         else:
             bins.append((size, [piece]))
-    return [_packed(members) for _, members in bins]
+    return [_packed(members, together) for _, members in bins]
 
 
 def least_tokens(groups: Iterable[Group]) -> int:
     """The fewest tokens that must be computed: every prompt once, every completion once."""
     return sum(_size(group) for group in groups if group.completions)
+
+
+def _in_each(groups: Sequence[Group]) -> int:
+    counts = {len(group.completions) for group in groups}
+    if len(counts) > 1:
+        raise ValueError(
+            f"groups that stay whole have {sorted(counts)} completions, not equally many"
+        )
+    return counts.pop() if counts else 1
 
 
 def _size(group: Group) -> int:
@@ -201,7 +216,7 @@ class _Builder:
         self.last.append((len(self.rows) - 1, start + len(completion.ids) - 1))
         self.sequences += 1
 
-    def build(self, padded: bool) -> Pack:
+    def build(self, *, padded: bool, together: int) -> Pack:
         width = max(len(row["ids"]) for row in self.rows)
 
         def grid(name: str, fill: int) -> Tensor:
@@ -221,11 +236,12 @@ class _Builder:
             last=torch.tensor([row * width + column for row, column in self.last]),
             sequences=self.sequences,
             padded=padded,
+            together=together,
             columns={k: torch.tensor(v, dtype=torch.float32) for k, v in self.columns.items()},
         )
 
 
-def _packed(groups: list[Group]) -> Pack:
+def _packed(groups: list[Group], together: int) -> Pack:
     build = _Builder()
     build.row()
     for group in groups:
@@ -233,7 +249,7 @@ def _packed(groups: list[Group]) -> Pack:
         prompt_end = len(build.rows[-1]["ids"]) - 1
         for completion in group.completions:
             build.completion(completion, prompt, prompt_end, len(group.prompt))
-    return build.build(padded=False)
+    return build.build(padded=False, together=together)
 
 
 def _padded_rows(groups: Iterable[Group], token_budget: int, *, whole: bool) -> list[list[Group]]:
@@ -261,10 +277,10 @@ def _width(rows: list[Group]) -> int:
     return max(_size(row) for row in rows)
 
 
-def _padded(rows: list[Group]) -> Pack:
+def _padded(rows: list[Group], together: int) -> Pack:
     build = _Builder()
     for group in rows:
         build.row()
         prompt = build.tokens(group.prompt, 0)
         build.completion(group.completions[0], prompt, len(group.prompt) - 1, len(group.prompt))
-    return build.build(padded=True)
+    return build.build(padded=True, together=together)

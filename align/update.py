@@ -7,7 +7,6 @@ on how tokens fall into packs or on which rank computes them.
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
 
 import torch
 from accelerate import Accelerator
@@ -15,6 +14,7 @@ from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
+from align.backward import Backward
 from align.batch import Stage
 from align.config import Optim
 from align.optim import schedule
@@ -42,6 +42,7 @@ class Update:
         self.module = module
         self.optimizer = optimizer
         self.accelerator = accelerator
+        self.backward = Backward(stage, module=module, accelerator=accelerator)
         self.done = 0
 
     def step(
@@ -52,28 +53,12 @@ class Update:
         many = self.accelerator.num_processes > 1
         most = max(gather_object([len(packs)])) if many else len(packs)
         # Collective operations count on every rank doing the same number of backward passes.
-        own = len(packs)
-        packs = packs + [_filler(columns)] * (most - own)
-        names: dict[str, Tensor] = {}
-        total = torch.zeros((), device=self.accelerator.device)
-        for i, one in enumerate(packs):
-            one = one.to(self.accelerator.device)
-            synced = i == len(packs) - 1
-            with nullcontext() if synced else self.accelerator.no_sync(self.module):
-                loss, metrics = self.stage.loss(one)
-                # Data parallelism averages over ranks what is meant to be added.
-                self.accelerator.backward(loss * self.accelerator.num_processes)
-            total += loss.detach()
-            trained = torch.tensor(float(len(one.target)), device=total.device)
-            metrics.setdefault("tokens", trained)
-            for name, value in metrics.items():
-                counted = value.detach() if i < own else torch.zeros_like(value)
-                names[name] = names.get(name, 0.0) + counted
+        sums = self.backward(packs, [_filler(columns)] * (most - len(packs)))
         self.done += 1
-        if not packs:  # nothing to learn anywhere: moments alone would move the weights
+        if not most:  # nothing to learn anywhere: moments alone would move the weights
             return 0.0, dict.fromkeys(self._parts(), 0.0), {"tokens": 0.0}
-        sums = self._sum({"loss": total, **names})
-        norms = self._guarded_norms(sums["loss"])
+        total = self._sum(sums)
+        norms = self._guarded_norms(total["loss"])
         for group in self.optimizer.param_groups:
             group["lr"] = share * group.get("base_lr", self.optim.lr)
             if group.get("norm", "grad_norm") in held:
@@ -82,7 +67,7 @@ class Update:
                     parameter.grad = None
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return sums.pop("loss"), norms, sums
+        return total.pop("loss"), norms, total
 
     def _guarded_norms(self, loss: float) -> dict[str, float]:
         """Clip each part's gradient and return the norms; refuse to step on what is no number."""

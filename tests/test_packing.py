@@ -3,10 +3,7 @@
 import random
 
 import pytest
-import torch
-from torch.nn.attention.flex_attention import create_mask
 
-from align.backbone import _block_mask
 from align.packing import Completion, Group, Pack, least_tokens, pack
 
 
@@ -168,20 +165,6 @@ def test_columns_of_one_value_a_token_follow_the_mask():
     completion = Completion(ids=[7, 8, 9], mask=[1, 0, 1], columns={"old": [-1.0, -2.0, -3.0]})
     (one,) = pack([Group(prompt=[5], completions=[completion])], token_budget=10)
     assert one.columns["old"].tolist() == [-1.0, -3.0]
-
-
-@pytest.mark.parametrize("budget", [30, 300])
-def test_block_mask_is_the_dense_mask(budget):
-    """FlexAttention's rule evaluated cell by cell, and its blocks: none with a cell is skipped."""
-    for one in pack(random_groups(1, count=12), token_budget=budget):
-        block = _block_mask(one)
-        width = one.input_ids.shape[1]
-        dense = create_mask(block.mask_mod, 1, 1, width, width, device="cpu")
-        assert torch.equal(dense, one.attention_mask())
-        size = block.BLOCK_SIZE[0]
-        kept = block.to_dense()[0, 0].bool()
-        for row, column in one.attention_mask()[0, 0].nonzero().tolist():
-            assert kept[row // size, column // size]
 
 
 @pytest.mark.parametrize("padded", [False, True])

@@ -1,0 +1,40 @@
+"""Running out of memory: how to tell, and what to say where nothing can be cut any more."""
+
+from __future__ import annotations
+
+import gc
+
+import torch
+
+# What is said where the exception's type does not tell: by the CPU's allocator (POSIX, Windows),
+# by C++, and by what asks CUDA for memory past the caching allocator.
+SAID = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "std::bad_alloc",
+    "CUDA error: out of memory",
+    "Triton Error [CUDA]: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+LESS = (
+    "Less memory is needed with --compute.gradient-checkpointing, with --compute.precision bf16, "
+    "and for shorter completions: --max-tokens, or --sampling.max-tokens where they are sampled"
+)
+
+
+class TooLargeError(RuntimeError):
+    """A pack that does not fit in memory and cannot be cut; the message says what to change."""
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out, the device's or the host's."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in SAID)
+
+
+def give_back(device: torch.device) -> None:
+    """Free what nothing refers to any more, so that smaller pieces find room in one piece."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -1,0 +1,34 @@
+"""Freed memory that stays with the process: fewer page faults for the same work."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+WORK = """
+import ctypes, resource, sys
+from align.allocator import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+for _ in range(10):
+    block = libc.malloc(2**26)
+    ctypes.memset(block, 1, 2**26)
+    libc.free(block)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
+def test_freed_memory_is_faulted_in_once():
+    """Ten times 64 MiB, in pages of 4 KiB or larger ones."""
+    faults = {
+        how: int(subprocess.run([sys.executable, "-c", WORK, how], capture_output=True, check=True,
+                                text=True).stdout)
+        for how in ("keep", "plain")
+    }  # fmt: skip
+    pages = 2**26 // 4096
+    assert faults["plain"] - faults["keep"] > 5 * pages
