@@ -19,7 +19,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from align.config import Engine, Sampling
 from align.rollout import EngineError, Request
 from align.rollout.build import build
-from align.rollout.server import PROBE, ServerEngine
+from align.rollout.server import ServerEngine
+from align.rollout.server_checks import PROBE
 
 
 @pytest.fixture
@@ -29,11 +30,13 @@ def stand_in():
     made.close()
 
 
-def _engine(url, served="", time_limit=20.0, **sampling):
+def _engine(url, served="", time_limit=20.0, patience=0.0, **sampling):
     settings = {"temperature": 0.7, "top_p": 0.9, "max_prompt_tokens": 64, "max_tokens": 12}
     return ServerEngine(
         tiny.chat_tokenizer(),
-        engine=Engine(kind="server", url=url, served=served, time_limit=time_limit),
+        engine=Engine(
+            kind="server", url=url, served=served, time_limit=time_limit, patience=patience
+        ),
         sampling=Sampling(**(settings | sampling)),
         stop=STOP,
     )
@@ -54,6 +57,7 @@ def test_every_seed_is_asked_for_and_answers_keep_their_order(stand_in):
     assert body["model"] == "teacher" and body["prompt"] == [7]
     assert (body["temperature"], body["top_p"], body["top_k"]) == (0.7, 0.9, -1)
     assert (body["max_tokens"], body["stop_token_ids"]) == (12, STOP)
+    assert (body["repetition_penalty"], body["min_p"]) == (1.0, 0.0)  # else the model's own
 
 
 def test_an_address_may_end_in_v1(stand_in):
@@ -90,8 +94,8 @@ def test_after_an_error_nothing_more_is_asked_nor_waited_for(stand_in):
     assert len(stand_in.bodies) < 70
 
 
-def test_it_takes_no_weights(stand_in):
-    with pytest.raises(EngineError, match=r"--engine.kind server cannot take over the weights"):
+def test_where_nothing_trains_it_takes_no_weights(stand_in):
+    with pytest.raises(EngineError, match=r"weights stay as they are"):
         _engine(stand_in.url).sync(iter([]))
 
 
@@ -124,6 +128,17 @@ def test_which_model(stand_in):
     with pytest.raises(EngineError, match=r"serves several models.*: a, b"):
         _engine(stand_in.url)
     assert _engine(stand_in.url, served="b").model == "b"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{}, {"data": None}, {"data": [{"name": "a"}]}, {"data": ["a"]}, {"data": {"a": 1}}],
+    ids=["nothing", "none", "no-id", "no-object", "no-list"],
+)
+def test_a_list_of_models_that_is_none(stand_in, answer):
+    stand_in.routes["/v1/models"] = lambda _: answer
+    with pytest.raises(EngineError, match=r"/v1/models does not list models as vLLM does"):
+        _engine(stand_in.url)
 
 
 def test_too_little_room(stand_in):
@@ -169,6 +184,42 @@ def test_a_completion_has_a_time_limit(stand_in):
     with pytest.raises(EngineError, match=r"did not answer in time.*--engine.time-limit"):
         engine.sample([Request(prompt=[1], seeds=[1])])
     assert time.monotonic() - begun < 1.5
+
+
+@pytest.mark.parametrize("failure", [(503, {}), (None, {})], ids=["503", "broken-off"])
+def test_one_that_is_gone_for_a_while_is_waited_for(stand_in, capsys, failure):
+    """And everything is asked again: what it had answered may not be there any more."""
+    engine = _engine(stand_in.url, patience=20.0)
+    left = [failure] * 9
+
+    def answer(body):
+        return left.pop() if left and body["seed"] > 2 else stand_in.complete(body)
+
+    stand_in.routes["/v1/completions"] = answer
+    requests = [Request(prompt=[1], seeds=range(6))]
+    groups = engine.sample(requests)
+    assert not left
+    assert [sample.ids[0] for sample in groups[0]] == [0, 1, 2, 3, 4, 5]
+    out = capsys.readouterr().out.replace("\n", " ")
+    assert out.count("trying again for 20 s") == out.count("is back after") >= 1
+
+
+def test_one_that_stays_away_ends_it(stand_in):
+    engine = _engine(stand_in.url, patience=1.2)
+    stand_in.routes["/v1/completions"] = lambda _: (503, {})
+    begun = time.monotonic()
+    with pytest.raises(EngineError, match=rf"{stand_in.url}.*503.*waited . s; --engine.patience"):
+        engine.sample([Request(prompt=[1], seeds=[1])])
+    assert 0.4 < time.monotonic() - begun < 5
+
+
+def test_a_request_that_is_refused_is_not_repeated(stand_in):
+    engine = _engine(stand_in.url, patience=60.0)
+    asked = []
+    stand_in.routes["/v1/completions"] = lambda body: (asked.append(body), (400, {}))[1]
+    with pytest.raises(EngineError, match="answered 400"):
+        engine.sample([Request(prompt=[1], seeds=[1])])
+    assert len(asked) == 1
 
 
 @pytest.mark.vllm

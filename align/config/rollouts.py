@@ -37,6 +37,9 @@ class Rollouts(Training):
     importance: Literal["token", "sequence", "off"] = "token"
     """Truncated weights that correct the sampler's log-probs to the trainer's."""
     importance_cap: float = 2.0
+    ahead: Literal[0, 1] = 0
+    """1: the next rollout is sampled while this one trains, with the weights of one update before,
+    for which `importance` corrects; needs --engine.kind server."""
     samples_logged: int = 0
     """Completions a step written to samples.jsonl; 0: all."""
 
@@ -61,6 +64,10 @@ class Rollouts(Training):
             self.importance,
             "off where --sampling.top-p or --sampling.top-k cuts the distribution",
         )
+        apart = self.engine.kind == "server" or not self.ahead
+        require(apart, "ahead", self.ahead, "0 where --engine.kind is not server")
+        corrected = self.importance != "off" or not self.ahead
+        require(corrected, "ahead", self.ahead, "0 where --importance is off")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +97,8 @@ class Grpo(Rollouts):
         super().__post_init__()
         require(self.samples > 1, "samples", self.samples, "at least 2: a group is compared")
         require(self.refill >= 0, "refill", self.refill, "at least 0")
+        # Which groups are dead is known once they are scored: too late to sample others ahead.
+        require(not (self.ahead and self.refill), "refill", self.refill, "0 where --ahead is 1")
 
 
 @dataclass(frozen=True, kw_only=True)

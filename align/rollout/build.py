@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
@@ -22,9 +23,11 @@ def build(
     sequences: int,
     autocast: torch.dtype | None,
     trust_remote_code: bool = False,
+    folder: Path | None = None,
 ) -> Engine:
     """The engine, started. `model` is what hf samples from, `path` what vLLM loads, or
-    whose tokenizer a server must have; `sequences` are the most that one call will ask for.
+    whose tokenizer a server must have; `sequences` are the most that one call will ask for;
+    `folder` is that of the stage that trains the model, None where its weights stay.
     """
     if engine.kind == "hf":
         from align.rollout.hf import HfEngine
@@ -35,7 +38,9 @@ def build(
         from align.rollout.server import ServerEngine
 
         tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
-        return ServerEngine(tokenizer, engine=engine, sampling=sampling, stop=stop)
+        return ServerEngine(
+            tokenizer, engine=engine, sampling=sampling, stop=stop, path=path, folder=folder
+        )
     from align.rollout.vllm import VllmEngine
 
     return VllmEngine(

@@ -1,20 +1,22 @@
-"""Sampling from a vLLM server that runs elsewhere, such as a teacher too large for this machine.
+"""Sampling from a vLLM server that runs elsewhere: another machine, another environment, or just
+another process than the trainer's.
 
 It speaks the OpenAI completions API with vLLM's additions: prompts go as token ids, and token ids
-come back, so nothing is tokenized twice. The server's weights stay as they are: it serves a stage
-that samples and does not train. Started, for instance, by
+come back, so nothing is tokenized twice. A stage that trains hands it its weights
+(`server_weights`, `server_nccl`); for one that only samples they stay as they are, as those of a
+teacher too large for this machine. Started for the latter, for instance, by
 
     vllm serve org/name --logprobs-mode processed_logprobs
 
-A server that wants a key gets the one in ALIGN_SERVER_KEY, and no other service's key.
+and for training by the command that `start_command` gives. A server that goes away while it is
+needed is waited for; started again, it gets the weights again, and what was asked is asked again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,17 +25,21 @@ from transformers import PreTrainedTokenizerBase
 
 from align.config import Engine as EngineConfig
 from align.config import Sampling
-from align.progress import console
-from align.rollout.engine import EngineError, Request, Sample
+from align.rollout import server_checks as checks
+from align.rollout.calls import GoneError, Server
+from align.rollout.engine import EngineError, Request, Sample, seed_of
+from align.rollout.server_nccl import NcclSync
+from align.rollout.server_weights import FolderSync, Weights
+from align.rollout.together import on_first
 
 Answers = list[list[Sample]]
-CONNECT = 10.0  # seconds to reach the server, and for everything that is not a completion
 AT_ONCE = 64  # completions asked for at the same time; the server batches them
-PROBE = "Solve 12 + 7 * 3 = ?\n\tÄ naïve test — 第一步: \\frac{1}{2} <think>x</think>"
 
 
 class ServerEngine:
-    """Samples from what `engine.url` serves. tokenizer: the stage's, which must be the server's."""
+    """Samples from what `engine.url` serves. tokenizer: the stage's, which must be the server's.
+    folder: of the stage that trains the model in `path`; None where the weights stay.
+    """
 
     def __init__(
         self,
@@ -42,35 +48,62 @@ class ServerEngine:
         engine: EngineConfig,
         sampling: Sampling,
         stop: Sequence[int],
+        path: str = "",
+        folder: Path | None = None,
     ) -> None:
-        self.url = engine.url.rstrip("/").removesuffix("/v1")
+        self.server = Server(engine)
         self.sampling, self.stop = sampling, list(stop)
-        self.time_limit = engine.time_limit
-        self.model = asyncio.run(self._served(engine.served))
-        asyncio.run(self._check_tokenizer(tokenizer))
+        self.weights: Weights | None = None
+        if folder is None:
+            self.model = self.server.run(lambda: self._checked(engine, tokenizer))
+            return
+        command = checks.start_command(path, engine, sampling)
+        self.weights = _weights(self.server, engine, folder.resolve())
+        self.model = on_first(
+            lambda: self.server.run(lambda: self._checked(engine, tokenizer, command))
+        )
+        self.server.advice = f"\nStart it again with\n  {command}\nand go on with --resume"
 
     def sample(self, requests: Sequence[Request]) -> Answers:
-        # However this ends, by an error or by SIGTERM, completions under way are given up at once.
-        while True:
-            try:
-                return asyncio.run(_until_sigterm(self._sample(requests)))
-            except asyncio.CancelledError:
-                # Now the process's own handler: it breaks in here, or it has us sample after all.
-                signal.raise_signal(signal.SIGTERM)
-
-    def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Raises EngineError: a server's weights are not ours."""
-        raise EngineError(
-            "--engine.kind server cannot take over the weights of a model in training: it is for "
-            "the stage sample; train with --engine.kind vllm or hf"
+        return self.server.run(
+            lambda: self.server.patiently(self._ready, lambda: self._all(requests))
         )
 
-    def close(self) -> None:
-        """Nothing to stop: connections end with each call, and the server runs on."""
+    def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Called on every process at once. Raises EngineError where the weights are to stay."""
+        if self.weights is None:
+            raise EngineError(
+                "this server's weights stay as they are: it was not started for a stage that trains"
+            )
+        self.weights.send(weights)
 
-    async def _sample(self, requests: Sequence[Request]) -> Answers:
+    def close(self) -> None:
+        """Give up what is being sampled; the server runs on."""
+        self.server.close()
+        if self.weights is not None:
+            self.weights.close()
+
+    async def _checked(
+        self, engine: EngineConfig, tokenizer: PreTrainedTokenizerBase, command: str = ""
+    ) -> str:
+        """The model's name there, once all that can be wrong has been looked for."""
+        try:
+            model = await checks.served(self.server, engine.served, self.sampling)
+        except GoneError as error:
+            raise EngineError(f"{error}\n  {command}" if command else str(error)) from error
+        await checks.check_tokenizer(self.server, model, tokenizer)
+        if self.weights is not None:
+            await checks.check_takes_weights(self.server, command)
+            await self.weights.check()
+        return model
+
+    async def _ready(self) -> None:
+        if self.weights is not None:
+            await self.weights.ready()
+
+    async def _all(self, requests: Sequence[Request]) -> Answers:
         turns = asyncio.Semaphore(AT_ONCE)
-        async with self._client(self.time_limit) as client:
+        async with self.server.client() as client:
 
             async def complete(prompt: Sequence[int], seed: int) -> Sample:
                 async with turns:
@@ -78,6 +111,8 @@ class ServerEngine:
 
             asked = [(request.prompt, seed) for request in requests for seed in request.seeds]
             answers = iter(await asyncio.gather(*(complete(*each) for each in asked)))
+        if self.weights is not None:
+            await self.weights.check_held()
         return [[next(answers) for _ in request.seeds] for request in requests]
 
     async def _complete(
@@ -91,89 +126,31 @@ class ServerEngine:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "top_k": sampling.top_k or -1,
+            # What is left open is taken from the model's own settings: Qwen's has a penalty.
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
             "seed": seed,
             "stop_token_ids": self.stop,
             "logprobs": 0,
             "return_token_ids": True,
         }
-        answer = await self._call(client, "POST", "/v1/completions", body)
+        answer = await self.server.call(client, "POST", "/v1/completions", body)
         try:
             return _completion(answer)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise EngineError(
-                f"the server at {self.url} does not answer as vLLM 0.10.2 and newer do, with token "
-                f"ids and log-probs ({error!r}): {str(answer)[:300]}"
+                f"the server at {self.server.url} does not answer as vLLM 0.10.2 and newer do, "
+                f"with token ids and log-probs ({error!r}): {str(answer)[:300]}"
             ) from error
 
-    async def _served(self, wanted: str) -> str:
-        """The model's name there. Raises EngineError where it is not served, or has no room."""
-        async with self._client(CONNECT) as client:
-            models = {
-                each["id"]: each for each in (await self._call(client, "GET", "/v1/models"))["data"]
-            }
-        name = wanted or (next(iter(models)) if len(models) == 1 else "")
-        if name not in models:
-            said = f"does not serve {name!r}" if name else "serves several models"
-            raise EngineError(
-                f"the server at {self.url} {said}: give one of these with --engine.served: "
-                f"{', '.join(models) or 'none'}"
-            )
-        room = models[name].get("max_model_len")
-        most = self.sampling.max_prompt_tokens + self.sampling.max_tokens
-        if room is not None and room < most:
-            raise EngineError(
-                f"the server at {self.url} was started with room for {room} tokens, and "
-                f"--sampling.max-prompt-tokens and --sampling.max-tokens together are {most}: "
-                "lower one of them, or start it with a larger --max-model-len"
-            )
-        return name
 
-    async def _check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """That a text has the same token ids here and there, where the server tells."""
-        body = {"model": self.model, "prompt": PROBE, "add_special_tokens": False}
-        try:
-            async with self._client(CONNECT) as client:
-                theirs = (await self._call(client, "POST", "/tokenize", body))["tokens"]
-        except _NotOfferedError:
-            console.print(f"note: {self.url} has no /tokenize; its tokenizer was not compared")
-            return
-        if theirs != tokenizer(PROBE, add_special_tokens=False)["input_ids"]:
-            raise EngineError(
-                f"the server at {self.url} serves {self.model}, whose tokenizer is not that of "
-                f"{tokenizer.name_or_path}: the same token ids mean other words there. Give "
-                "--model the model that is served"
-            )
-
-    def _client(self, limit: float) -> httpx.AsyncClient:
-        key = os.environ.get("ALIGN_SERVER_KEY")
-        return httpx.AsyncClient(
-            base_url=self.url,
-            timeout=httpx.Timeout(limit, connect=CONNECT),
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-        )
-
-    async def _call(
-        self, client: httpx.AsyncClient, method: str, path: str, body: Any = None
-    ) -> dict[str, Any]:
-        try:
-            answer = await client.request(method, path, json=body)
-        except httpx.ConnectError as error:
-            raise EngineError(
-                f"no server answers at {self.url} ({error}): start one, as with `vllm serve "
-                "MODEL`, or give its address with --engine.url"
-            ) from error
-        except httpx.TimeoutException as error:
-            raise EngineError(
-                f"{self.url}{path} did not answer in time ({type(error).__name__}): see whether "
-                "the server is well, or raise --engine.time-limit"
-            ) from error
-        except httpx.HTTPError as error:
-            raise EngineError(f"{self.url}{path} broke off: {error!r}") from error
-        return _content(answer, f"{self.url}{path}")
-
-
-class _NotOfferedError(EngineError):
-    """The server does not have that route."""
+def _weights(server: Server, engine: EngineConfig, stage: Path) -> Weights:
+    if engine.sync == "nccl":
+        return NcclSync(server)
+    if not engine.sync_folder:
+        return FolderSync(server, stage / "sync")
+    # Several runs may be given one folder: the stage's own has a name that stays when it resumes.
+    return FolderSync(server, Path(engine.sync_folder).resolve() / f"{seed_of(str(stage)):016x}")
 
 
 def _completion(answer: dict[str, Any]) -> Sample:
@@ -185,34 +162,3 @@ def _completion(answer: dict[str, Any]) -> Sample:
     if choice["finish_reason"] not in ("stop", "length"):
         raise ValueError(f"finish_reason {choice['finish_reason']!r}")
     return Sample(ids=ids, logprobs=logprobs, truncated=choice["finish_reason"] == "length")
-
-
-def _content(answer: httpx.Response, where: str) -> dict[str, Any]:
-    if answer.status_code in (404, 405):
-        raise _NotOfferedError(f"{where} is not there: is it a vLLM server's address?")
-    if answer.is_error:
-        raise EngineError(f"{where} answered {answer.status_code}: {answer.text[:500]}")
-    try:
-        content = answer.json()
-    except ValueError as error:
-        raise EngineError(f"{where} answered no JSON: is it a vLLM server's address?") from error
-    if not isinstance(content, dict):
-        raise EngineError(f"{where} answered no JSON object: is it a vLLM server's address?")
-    return content
-
-
-async def _until_sigterm(work: Coroutine[Any, Any, Answers]) -> Answers:
-    """The work, cancelled by SIGTERM.
-
-    The process's own handler may raise, and what is raised inside the event loop can be lost in one
-    of its callbacks.
-    """
-    task = asyncio.current_task()
-    assert task is not None
-    loop, usual = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
-    loop.add_signal_handler(signal.SIGTERM, task.cancel)
-    try:
-        return await work
-    finally:
-        loop.remove_signal_handler(signal.SIGTERM)
-        signal.signal(signal.SIGTERM, usual)

@@ -2,7 +2,8 @@
 
 vLLM computes in bfloat16, the trainer in float32 master weights under autocast: the two disagree by
 rounding (about 0.045 nats a token on a 135M model), which the stage measures and corrects.
-On a GPU every process of the launch holds an engine of its own beside its trainer.
+On a GPU every process of the launch holds an engine of its own beside its trainer, which may sleep
+while that works: its weights wait in the machine's memory, its cache is dropped.
 """
 
 from __future__ import annotations
@@ -37,6 +38,11 @@ class VllmEngine:
     ) -> None:
         self.sampling = sampling
         self.stop = list(stop)
+        self.sleeps, self.asleep = engine.sleep, False
+        if engine.sleep and not torch.cuda.is_available():
+            raise EngineError(
+                "--engine.sleep gives back a GPU's memory, and there is none here: leave it out"
+            )
         _environment(engine)
         threads = torch.get_num_threads()
         warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
@@ -65,6 +71,7 @@ class VllmEngine:
         }
         if torch.cuda.is_available():
             options["gpu_memory_utilization"] = engine.gpu_memory
+            options["enable_sleep_mode"] = engine.sleep
             if int(os.environ.get("WORLD_SIZE", "1")) > 1:
                 options["distributed_executor_backend"] = "external_launcher"
         else:
@@ -80,6 +87,7 @@ class VllmEngine:
             ) from error
         # vLLM binds and counts threads for itself; give the trainer its own back.
         torch.set_num_threads(threads)
+        self._rest()
 
     def sample(self, requests: Sequence[Request]) -> list[list[Sample]]:
         from vllm import SamplingParams, TokensPrompt
@@ -100,14 +108,29 @@ class VllmEngine:
                         detokenize=False,
                     )
                 )
+        self._wake()
         outputs = iter(self.llm.generate(prompts, params, use_tqdm=False))
+        self._rest()
         return [[_sample(next(outputs).outputs[0]) for _ in request.seeds] for request in requests]
 
     def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Replace every weight, then forget what was cached under the old ones."""
+        self._wake()
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
         if not self.llm.reset_prefix_cache():
             raise EngineError("vLLM kept keys and values of the weights before; start again")
+
+    def _rest(self) -> None:
+        """Level 1 keeps the weights: not all that a layer holds comes with a sync."""
+        if self.sleeps and not self.asleep:
+            self.llm.sleep(level=1)
+            self.asleep = True
+
+    def _wake(self) -> None:
+        if self.asleep:
+            torch.cuda.empty_cache()  # what the trainer does not use, it still holds
+            self.llm.wake_up()
+            self.asleep = False
 
     def close(self) -> None:
         """Shut the engine down before the process group it shares with the trainer goes."""

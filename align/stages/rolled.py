@@ -96,19 +96,25 @@ class Sampler:
         self.prompts = prompts
 
     def sample(self, step: int, places: Sequence[int]) -> list[Rolled]:
-        """Completions of the prompts at these places of the endless pass, not scored yet.
+        """Completions of the prompts at these places of the endless pass, not scored yet."""
+        return self.rolled(places, self.engine.sample(self.requests(step, places)))
+
+    def requests(self, step: int, places: Sequence[int]) -> list[Request]:
+        """What is asked of the engine for these places.
 
         Seeded by place, not by row: a small data set may come round twice in a step.
         """
-        kept, seed = self.prompts.kept, self.config.seed
-        chosen = [kept[order.at(place, len(kept), seed)] for place in places]
-        requests = [
+        seed = self.config.seed
+        return [
             Request(
                 prompt=ids,
                 seeds=[seed_of(seed, step, place, i) for i in range(self.config.samples)],
             )
-            for place, (_, ids) in zip(places, chosen, strict=True)
+            for place, (_, ids) in zip(places, self._chosen(places), strict=True)
         ]
+
+    def rolled(self, places: Sequence[int], answers: Sequence[list[Sample]]) -> list[Rolled]:
+        """The engine's answers for these places, as groups."""
         decode = self.context.tokenizer.decode
         return [
             Rolled(
@@ -119,8 +125,12 @@ class Sampler:
                 scores=[],
                 advantages=[0.0] * len(samples),
             )
-            for (row, ids), samples in zip(chosen, self.engine.sample(requests), strict=True)
+            for (row, ids), samples in zip(self._chosen(places), answers, strict=True)
         ]
+
+    def _chosen(self, places: Sequence[int]) -> list[tuple[int, list[int]]]:
+        kept = self.prompts.kept
+        return [kept[order.at(place, len(kept), self.config.seed)] for place in places]
 
 
 class Roller(Sampler):

@@ -18,12 +18,14 @@ from align.objectives.importance import importance_weights
 from align.objectives.reduce import token_weights, tokens_per_step
 from align.packing import Completion, Group, Pack
 from align.policy import Policy
-from align.rollout import Engine
+from align.rollout import Engine, EngineError
+from align.stages.agreement import check_engine
 from align.stages.base import StageBase
 from align.stages.context import Context
 from align.stages.figures import Clock, rollout_figures, sample_rows
 from align.stages.modules import frozen_policy
 from align.stages.rolled import Prompts, Rolled, Roller
+from align.stages.upcoming import Upcoming
 
 
 class RolloutStage(StageBase):
@@ -37,6 +39,9 @@ class RolloutStage(StageBase):
         self.steps = config.steps or math.ceil(len(self.prompts.kept) / config.prompts)
         self.optimizer_steps = config.minibatches * config.iterations
         self.cursor = 0  # prompts drawn so far, over all ranks
+        self.upcoming = Upcoming(self.roller, context) if config.ahead else None
+        self.synced = 0  # the step at whose beginning the engine got the weights
+        self.trusted = config.engine.kind != "server"
         self.reference: Policy | None = None
         if self.wants_reference() and not config.lora.rank:
             self.reference = self._load_reference()
@@ -56,10 +61,19 @@ class RolloutStage(StageBase):
         }
 
     def collect(self, step: int) -> Batch:
+        try:
+            return self._collect(step)
+        except EngineError as error:
+            raise EngineError(f"step {step}: {error}") from error
+
+    def _collect(self, step: int) -> Batch:
         clock = Clock()
-        with clock("sync"):
-            self.engine.sync(merged_weights(self.context.model))
+        if not (self.upcoming and self.upcoming.has(step)):
+            self._sync(step, clock)
         groups, replaced = self.roll(step, clock)
+        if not self.trusted:
+            check_engine(groups, self.context, self.packed)
+            self.trusted = True
         self.compare(groups)
         figures = rollout_figures([*groups, *replaced], self.context)
         begun = time.perf_counter()
@@ -88,7 +102,7 @@ class RolloutStage(StageBase):
         groups: Sequence[Rolled],
         figures: dict[str, float],
     ) -> None:
-        """Set the packs' columns that take a forward pass, under the weights that sampled."""
+        """Set the packs' columns that take a forward pass, under the weights before any update."""
 
     def sample_columns(self, group: Rolled, sample: int) -> dict[str, float | Sequence[float]]:
         """What a completion carries into its pack besides its weight."""
@@ -106,23 +120,60 @@ class RolloutStage(StageBase):
         return bool(self.config.beta)
 
     def state(self) -> dict[str, Any]:
-        return {"cursor": self.cursor}
+        upcoming = {"upcoming": self.upcoming.state()} if self.upcoming else {}
+        return {"cursor": self.cursor} | upcoming
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.cursor = state["cursor"]
+        if self.upcoming:
+            self.upcoming.load_state(state["upcoming"])
 
     def close(self) -> None:
         self.engine.close()
+        if self.upcoming:
+            self.upcoming.close()
 
     def draw(self, step: int, wanted: int, clock: Clock) -> list[Rolled]:
         """This rank's share of the next prompts' groups, scored."""
-        places = self.context.share(list(range(self.cursor, self.cursor + wanted)))
+        places = self._places(wanted)
         self.cursor += wanted
         with clock("sample"):
-            groups = self.roller.sample(step, places)
+            groups = self._sampled(step, places)
+        if self.upcoming and step < self.steps:
+            # These weights will be one update old when the next step learns from them: it weighs
+            # each token by trainer / sampler (`correction`), and its ratios start from the
+            # trainer's own log-probs, never from the sampler's.
+            self._sync(step, clock)
+            self.upcoming.begin(step + 1, self._places(wanted))
         with clock("score"):
             self.roller.score(step, groups)
         return groups
+
+    def _places(self, wanted: int) -> list[int]:
+        """This rank's share of the next prompts."""
+        return self.context.share(list(range(self.cursor, self.cursor + wanted)))
+
+    def _sampled(self, step: int, places: Sequence[int]) -> list[Rolled]:
+        """Groups sampled now or ahead. What went wrong on one rank is raised on all."""
+        groups, said = [], ""
+        try:
+            if self.upcoming and self.upcoming.has(step):
+                groups = self.upcoming.take(places)
+            else:
+                groups = self.roller.sample(step, places)
+        except EngineError as error:
+            said = str(error)
+        if found := [one for one in self.context.gathered([said]) if one]:
+            raise EngineError(found[0])
+        return groups
+
+    def _sync(self, step: int, clock: Clock) -> None:
+        """Give the engine the weights of the step's beginning, once."""
+        if self.synced == step:
+            return
+        with clock("sync"):
+            self.engine.sync(merged_weights(self.context.model))
+        self.synced = step
 
     def roll(self, step: int, clock: Clock) -> tuple[list[Rolled], list[Rolled]]:
         """This rank's groups, and those that were replaced."""
