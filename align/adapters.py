@@ -22,6 +22,7 @@ from align.config import Lora
 from align.folder import identity, write_json
 from align.lora import TRAINED, activate, active_adapters, adapted_layers, add_lora
 from align.models import ModelError
+from align.sharding import whole
 
 ABOUT = "adapter.json"
 PREFIX = "base_model.model."  # what PEFT puts before a module's name
@@ -93,11 +94,15 @@ def beneath(lora: Lora, model_path: str) -> Adapters:
 
 
 def save_adapters(
-    model: PreTrainedModel, folder: Path, *, name: str, base: str, head: str = ""
+    model: PreTrainedModel, folder: Path | None, *, name: str, base: str, head: str = ""
 ) -> None:
     """Every active adapter; the one that was trained is called `name`, and goes with the layer
-    `head`.
+    `head`. folder: None on processes that only give what they hold of the weights.
     """
+    if folder is None:
+        for adapter in active_adapters(model):
+            _state(model, adapter, head)
+        return
     names: list[str] = []
     for adapter in active_adapters(model):
         wanted, count = name if adapter == TRAINED else adapter, 1
@@ -111,13 +116,7 @@ def save_adapters(
         config.modules_to_save = [own_head] if own_head else None
         config.base_model_name_or_path = base
         config.save_pretrained(into)
-        state = _state(model, adapter)
-        if own_head:
-            state[f"{PREFIX}{own_head}.weight"] = model.get_submodule(own_head).weight.detach()
-        save_file(
-            {key: tensor.contiguous().cpu() for key, tensor in state.items()},
-            into / "adapter_model.safetensors",
-        )
+        save_file(_state(model, adapter, head), into / "adapter_model.safetensors")
     about = {"base": str(Path(base).resolve()), "weights": identity(base), "names": names}
     write_json(folder / ABOUT, about)
 
@@ -156,10 +155,13 @@ def put_on(model: PreTrainedModel, adapters: Adapters, *, name: str, active: boo
     return heads[0] if heads else None
 
 
-def _state(model: PreTrainedModel, adapter: str) -> dict[str, Tensor]:
-    """The adapter's tensors under PEFT's names."""
-    return {
-        PREFIX + name.replace(f".{adapter}.weight", ".weight"): tensor.detach()
+def _state(model: PreTrainedModel, adapter: str, head: str) -> dict[str, Tensor]:
+    """The adapter's tensors under PEFT's names, with the trained one's head."""
+    state = {
+        PREFIX + name.replace(f".{adapter}.weight", ".weight"): tensor
         for name, tensor in model.named_parameters()
         if f".{adapter}." in name and "lora_" in name
     }
+    if head and adapter == TRAINED:
+        state[f"{PREFIX}{head}.weight"] = model.get_submodule(head).weight
+    return {key: whole(tensor.detach()).contiguous().cpu() for key, tensor in state.items()}

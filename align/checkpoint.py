@@ -3,8 +3,9 @@
 A checkpoint is a folder `step-000012` that is written under another name, synced and renamed; its
 manifest holds the size and sha256 of every file and how long the append-only logs were. Resuming
 takes the newest folder whose files match its manifest and cuts the logs back to those lengths, so
-that they have neither gap nor duplicate. Optimizer moments and weights are float32 tensors read
-with `weights_only=True`; no random state is kept, because every step seeds its own.
+that they have neither gap nor duplicate. Each process writes the pieces of the tensors that it
+holds, to a folder that all machines see; any number of processes reads them. No random state is
+kept, because every step seeds its own.
 """
 
 from __future__ import annotations
@@ -14,14 +15,18 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
+from safetensors import SafetensorError
+
+from align.pieces import Piece, PieceError, Pieces, write
 
 log = logging.getLogger(__name__)
-STATE, MANIFEST = "state.pt", "manifest.json"
+MANIFEST = "manifest.json"
+Value = TypeVar("Value")
 
 
 class CheckpointError(RuntimeError):
@@ -62,23 +67,86 @@ class Log:
         self._file.seek(length)
 
 
-class Checkpoints:
-    """The folder of one stage's checkpoints."""
+def _alone(items: list[Any]) -> list[Any]:
+    return items
 
-    def __init__(self, folder: Path, *, keep: int) -> None:
+
+@dataclass(frozen=True, kw_only=True)
+class Processes:
+    """Those that save and load together. gathered: every process's items, in their order."""
+
+    index: int = 0
+    gathered: Callable[[list[Any]], list[Any]] = _alone
+
+
+def state_file(index: int) -> str:
+    """What that process writes."""
+    return f"state-{index}.safetensors"
+
+
+class Checkpoints:
+    """The folder of one stage's checkpoints. All processes call each method together."""
+
+    def __init__(self, folder: Path, *, keep: int, processes: Processes | None = None) -> None:
         self.folder = folder
         self.keep = keep
+        self.processes = processes or Processes()
+        self._main = self.processes.index == 0
 
-    def save(self, step: int, state: Mapping[str, Any], about: Mapping[str, Any]) -> Path:
-        """Write `state` (tensors and plain values) and `about` (JSON), then drop old ones."""
+    def save(self, step: int, pieces: Mapping[str, Piece], about: Mapping[str, Any]) -> Path:
+        """Write this process's pieces and the main one's `about` (JSON), then drop old ones.
+
+        Raises CheckpointError on all processes for what went wrong on one.
+        """
         final = self.folder / f"step-{step:06d}"
         partial = self.folder / f".step-{step:06d}.partial"
+        self._together(lambda: self._begin(partial) if self._main else None)
+        written = self._together(lambda: self._write(partial, pieces))
+        files = {name: print_ for each in written for name, print_ in each.items()}
+        manifest = {"step": step, "files": files, **about}
+        self._together(lambda: self._finish(partial, final, manifest) if self._main else None)
+        return final
+
+    def newest(self) -> tuple[Pieces, dict[str, Any]] | None:
+        """(tensors, manifest) of the newest whole checkpoint, None if there has been none.
+
+        Raises CheckpointError if there are checkpoints and every one of them is damaged.
+        """
+        folder, manifest = self._together(lambda: self._newest() if self._main else None)[0]
+        if folder is None:
+            return None
+        opened: list[Pieces] = []
+        paths = [folder / name for name in manifest["files"]]
+        self._together(lambda: opened.append(Pieces(paths)))
+        return opened[0], manifest
+
+    def _together(self, work: Callable[[], Value]) -> list[Value]:
+        """What each process's work returned; what one of them failed at is raised on all."""
+        try:
+            answer: tuple[Value | None, str] = (work(), "")
+        except (OSError, SafetensorError, PieceError, CheckpointError) as error:
+            answer = (None, str(error))
+        answers = self.processes.gathered([answer])
+        for _, problem in answers:
+            if problem:
+                raise CheckpointError(problem)
+        return [value for value, _ in answers]
+
+    def _begin(self, partial: Path) -> None:
         self._drop_unfinished()
         partial.mkdir(parents=True)
-        with (partial / STATE).open("wb") as file:
-            torch.save(dict(state), file)
+
+    def _write(self, partial: Path, pieces: Mapping[str, Piece]) -> dict[str, Any]:
+        """The fingerprint of this process's file, by its name; nothing where it has none."""
+        if not pieces:
+            return {}
+        path = partial / state_file(self.processes.index)
+        write(path, pieces)
+        with path.open("rb") as file:
             _sync(file.fileno())
-        manifest = {"step": step, "files": {STATE: _fingerprint(partial / STATE)}, **about}
+        return {path.name: _fingerprint(path)}
+
+    def _finish(self, partial: Path, final: Path, manifest: Mapping[str, Any]) -> None:
         with (partial / MANIFEST).open("w") as file:
             json.dump(manifest, file, indent=1)
             file.flush()
@@ -89,7 +157,6 @@ class Checkpoints:
         _sync_folder(self.folder)
         self._drop_old(final)
         self._drop_unfinished()
-        return final
 
     def _drop_old(self, newest: Path) -> None:
         """Keep `newest` and those just before it; later ones were passed over as damaged."""
@@ -105,25 +172,19 @@ class Checkpoints:
         for folder in self.folder.glob(".step-*"):
             shutil.rmtree(folder)
 
-    def newest(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """(state, manifest) of the newest whole checkpoint, None if there has been none.
-
-        Raises CheckpointError if there are checkpoints and every one of them is damaged.
-        """
+    def _newest(self) -> tuple[Path | None, dict[str, Any]]:
         folders = self._folders()
         for folder in reversed(folders):
             problem = _damage(folder)
             if problem is None:
-                manifest = json.loads((folder / MANIFEST).read_text())
-                state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-                return state, manifest
+                return folder, json.loads((folder / MANIFEST).read_text())
             log.warning("passing over the checkpoint %s: %s", folder, problem)
         if folders:
             raise CheckpointError(
                 f"every checkpoint in {self.folder} is damaged ({_damage(folders[-1])}); delete "
                 "the stage's folder to start it again"
             )
-        return None
+        return None, {}
 
     def _folders(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"), key=lambda path: (len(path.name), path.name))

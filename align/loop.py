@@ -23,11 +23,13 @@ from accelerate.utils import gather_object, set_seed
 from torch import nn
 
 from align.batch import Batch, Stage
-from align.checkpoint import Checkpoints, Log
+from align.checkpoint import CheckpointError, Checkpoints, Log, Processes
 from align.config import Training
+from align.pieces import PieceError
 from align.preempt import Preempted, Preemption
 from align.progress import Progress
-from align.rollout import seed_of
+from align.rollout import EngineError, seed_of
+from align.sharding import settle
 from align.state import captured, put_back
 from align.update import Update
 from align.watch import Watch
@@ -52,7 +54,11 @@ class Loop:
         self.accelerator = accelerator
         self.preemption = Preemption()
         self.optimizer = optimizer
-        self.checkpoints = Checkpoints(folder / "checkpoints", keep=config.checkpoints.keep)
+        self.checkpoints = Checkpoints(
+            folder / "checkpoints",
+            keep=config.checkpoints.keep,
+            processes=Processes(index=accelerator.process_index, gathered=self._gathered),
+        )
         self.update = Update(
             stage, config.optim, module=module, optimizer=optimizer, accelerator=accelerator
         )
@@ -69,15 +75,20 @@ class Loop:
         self.progress.start(done)
         for step in range(done + 1, self.stage.steps + 1):
             set_seed(seed_of(self.config.seed, "step", step) % 2**32, device_specific=True)
+            begun = time.perf_counter()
             state = self.stage.state()
             try:
                 # Ranks would part ways here: with several, SIGTERM waits for the step's end.
                 with nullcontext() if self._many() else self.preemption.interruptible():
-                    begun = time.perf_counter()
                     batch = self.stage.collect(step)
+                    settle(self.module)
             except Preempted:
                 self._save(step - 1, state)
                 return False
+            except EngineError:
+                if not self._many():  # else the others are not here
+                    self._save(step - 1, state)
+                raise
             metrics = batch.metrics | self._train(batch)
             self.stage.learned(metrics)
             metrics["seconds/total"] = time.perf_counter() - begun
@@ -120,14 +131,17 @@ class Loop:
     def _many(self) -> bool:
         return self.accelerator.num_processes > 1
 
+    def _gathered(self, items: list[Any]) -> list[Any]:
+        """Every rank's items, in rank order."""
+        return gather_object(items) if self._many() else items
+
     def _preempted(self) -> bool:
         """Whether any rank got SIGTERM."""
-        asked = self.preemption.asked
-        return any(gather_object([asked])) if self._many() else asked
+        return any(self._gathered([self.preemption.asked]))
 
     def _log(self, step: int, metrics: dict[str, float], samples: list[dict[str, Any]]) -> None:
         row = {"step": step, "steps": self.stage.steps, "time": round(time.time(), 3)} | metrics
-        rows = gather_object(samples) if self._many() else samples
+        rows = self._gathered(samples)
         warnings = self.watch.see(row)
         samples = [{"step": step} | sample for sample in rows]
         written = {"metrics": [row], "samples": samples, "watch": warnings}
@@ -138,18 +152,18 @@ class Loop:
         self.accelerator.log(metrics, step=step)
 
     def _save(self, step: int, stage_state: dict[str, Any]) -> None:
-        state = captured(self.module, self.optimizer.optimizer, many=self._many())
-        if self.accelerator.is_main_process:
-            self.checkpoints.save(
-                step,
-                state,
-                {
-                    "stage": stage_state,
-                    "optimizer_step": self.update.done,
-                    "logs": {name: log.length() for name, log in self.logs.items()},
-                },
-            )
-        self.accelerator.wait_for_everyone()
+        main = self.accelerator.is_main_process
+        pieces = captured(self.module, self.optimizer.optimizer, main=main)
+        self.checkpoints.save(
+            step,
+            pieces,
+            {
+                "stage": stage_state,
+                "optimizer_step": self.update.done,
+                "pack_limit": self.update.backward.limit,
+                "logs": {name: log.length() for name, log in self.logs.items()},
+            },
+        )
 
     def _restore(self) -> int:
         """Load the newest whole checkpoint; returns the step it was taken after, 0 for none."""
@@ -161,8 +175,15 @@ class Loop:
             self.watch.replay(self.logs["metrics"].rows())
         if found is None:
             return 0
-        state, manifest = found
-        put_back(state, self.module, self.optimizer.optimizer, many=self._many())
+        stored, manifest = found
+        try:
+            put_back(stored, self.module, self.optimizer.optimizer)
+        except PieceError as error:
+            raise CheckpointError(
+                f"the checkpoint of step {manifest['step']} in {self.checkpoints.folder} is of "
+                f"another model ({error}); delete the stage's folder to start it again"
+            ) from error
         self.stage.load_state(manifest["stage"])
         self.update.done = manifest["optimizer_step"]
+        self.update.backward.limit = manifest["pack_limit"]
         return manifest["step"]

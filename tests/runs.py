@@ -71,14 +71,16 @@ class Nursery:
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def run(self, kind, args, *, kill_after=None, hurt=None, ranks=1, log):
+    def run(self, kind, args, *, kill_after=None, hurt=None, ranks=1, sharded=False, log):
         """Exit codes of a run, one a rank, and the seconds of processor time of the first.
+
+        sharded: under FSDP2 rather than DDP.
 
         SIGKILL ends it once it has used `kill_after` seconds of processor time: unlike the clock,
         that does not depend on what else the machine does.
         """
         order = {"args": [str(arg) for arg in args], "kind": kind, "hurt": hurt, "ranks": ranks}
-        return self.ask(**order, log=str(log), kill_after=kill_after)
+        return self.ask(**order, log=str(log), kill_after=kill_after, sharded=sharded)
 
 
 @functools.cache
@@ -216,6 +218,8 @@ def _fork(order, rank, port):
                 "MASTER_ADDR": "127.0.0.1",
                 "MASTER_PORT": str(port),
             }
+        if order["sharded"]:
+            os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
         _launch(order)
         code = 0
     except SystemExit as error:

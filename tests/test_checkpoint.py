@@ -10,11 +10,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from align.checkpoint import MANIFEST, STATE, CheckpointError, Checkpoints, Log
+from align.checkpoint import (
+    MANIFEST,
+    CheckpointError,
+    Checkpoints,
+    Log,
+    Processes,
+    state_file,
+)
+from align.pieces import entire
+
+STATE = state_file(0)
 
 
 def _state(step):
-    return {"model": {"w": torch.full((4, 3), float(step))}, "optimizer": {"lr": 0.5, "step": step}}
+    return {"w": entire(torch.full((4, 3), float(step))), "step": entire(torch.tensor(step))}
 
 
 def _save(store, *steps):
@@ -31,7 +41,10 @@ def _newest(store):
     """The step of the newest whole checkpoint, its tensors seen to be that step's."""
     state, manifest = store.newest()
     torch.testing.assert_close(
-        state["model"]["w"], torch.full((4, 3), float(manifest["step"])), rtol=0, atol=0
+        state.read("w", (0, 0), (4, 3)),
+        torch.full((4, 3), float(manifest["step"])),
+        rtol=0,
+        atol=0,
     )
     assert manifest["stage"] == {"cursor": 7 * manifest["step"]}
     return manifest["step"]
@@ -43,7 +56,9 @@ def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path):
     folder = store.save(12, _state(12), {"stage": {"cursor": 84}, "optimizer_step": 3})
     assert folder.name == "step-000012"
     state, manifest = store.newest()
-    torch.testing.assert_close(state, _state(12), rtol=0, atol=0)
+    assert sorted(state.names()) == ["step", "w"]
+    assert torch.equal(state.read("w", (0, 0), (4, 3)), _state(12)["w"].tensor)
+    assert torch.equal(state.read("step", (), ()), torch.tensor(12))
     assert (manifest["step"], manifest["optimizer_step"]) == (12, 3)
 
 
@@ -165,6 +180,27 @@ def test_the_checkpoint_just_written_outlives_a_damaged_later_one(tmp_path):
     assert _newest(store) == 11
 
 
+def test_what_goes_wrong_on_another_process_is_raised_on_this_one_and_leaves_no_checkpoint(
+    tmp_path,
+):
+    others = iter([[(None, "")], [(None, "No space left on device")]])
+    both = Processes(index=0, gathered=lambda items: items + next(others))
+    store = Checkpoints(tmp_path, keep=1, processes=both)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        store.save(1, _state(1), {})
+    assert Checkpoints(tmp_path, keep=1).newest() is None
+
+
+def test_the_manifest_names_every_processes_file(tmp_path):
+    other = {state_file(1): {"bytes": 5, "sha256": "0"}}
+    others = iter([[(None, "")], [(other, "")], [(None, "")]])
+    both = Processes(index=0, gathered=lambda items: items + next(others))
+    folder = Checkpoints(tmp_path, keep=1, processes=both).save(1, _state(1), {})
+    manifest = json.loads((folder / MANIFEST).read_text())
+    assert manifest["files"].keys() == {state_file(0), state_file(1)}
+    assert manifest["files"][state_file(1)] == other[state_file(1)]
+
+
 class _Malicious:
     """Unpickled, it makes a file."""
 
@@ -190,7 +226,7 @@ def test_a_pickle_that_runs_code_is_refused_and_not_run(tmp_path, form):
 
     manifest["files"][STATE] = _fingerprint(folder / STATE)
     (folder / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(CheckpointError, match="deserializing header"):
         store.newest()
     assert not touched.exists()
     if form == "pickle":  # the file would have done harm

@@ -323,9 +323,9 @@ def test_resuming_what_never_began_begins_it(tmp_path):
 def test_damaged_checkpoints_end_with_a_sentence(tmp_path):
     args = runs.grpo(tmp_path, "--steps", "4")
     runs.nursery().run("grpo", args, log=tmp_path / "log", hurt=["between_minibatches", 15])
-    for file in (tmp_path / "grpo" / "checkpoints").rglob("state.pt"):
+    for file in (tmp_path / "grpo" / "checkpoints").rglob("state-0.safetensors"):
         file.write_bytes(b"")
     text = _launch(tmp_path, *args, "--resume", code=2)
     (said,) = [line for line in text.splitlines() if line.startswith("error:")]
-    assert "every checkpoint in" in said and "state.pt has 0 bytes" in said
+    assert "every checkpoint in" in said and "state-0.safetensors has 0 bytes" in said
     assert "delete the stage's folder to start it again" in said

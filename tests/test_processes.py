@@ -1,52 +1,12 @@
 """Several processes train what one process trains: same weights, same figures, same samples."""
 
+import json
 import subprocess
 
+import alike
 import pytest
 import runs
 import torch
-from safetensors.torch import load_file
-
-SAME = ("loss", "grad_norm", "tokens", "reward", "reward_std", "length", "dead_groups", "entropy")
-
-
-def _weights(stage):
-    return load_file(stage / "model" / "model.safetensors")
-
-
-def _check_same(stage, reference):
-    """To 1e-5, relative to the largest weight of each matrix: the order of sums differs."""
-    mine, theirs = _weights(stage), _weights(reference)
-    assert mine.keys() == theirs.keys()
-    for name, expected in theirs.items():
-        gap = (mine[name] - expected).abs().max() / expected.abs().max()
-        assert gap < 1e-5, (name, float(gap))
-    # Where advantages cancel the loss is a difference of numbers around 1, hence `abs`.
-    pairs = zip(
-        runs.rows(stage / "metrics.jsonl"), runs.rows(reference / "metrics.jsonl"), strict=True
-    )
-    for my_row, their_row in pairs:
-        assert my_row.keys() == their_row.keys()
-        for name in [name for name in SAME if name in their_row]:
-            assert my_row[name] == pytest.approx(their_row[name], rel=1e-5, abs=1e-6), name
-    # The gathered samples come in the order of the processes.
-    assert _samples(stage) == _samples(reference)
-
-
-def _samples(stage):
-    """Every sample by what names it; none may be there twice."""
-    rows = runs.rows(stage / "samples.jsonl")
-    named = {(row["step"], row["prompt_index"], row["sample"]): row for row in rows}
-    assert len(named) == len(rows)
-    for row in rows:
-        row["advantage"] = pytest.approx(row["advantage"], rel=1e-5, abs=1e-6)
-    return named
-
-
-def _moved(stage):
-    """There was something to learn; else two runs are equal for nothing."""
-    norms = [row["grad_norm"] for row in runs.rows(stage / "metrics.jsonl")]
-    assert max(norms) > 1e-3, norms
 
 
 def _both(kind, tmp_path, args, **more):
@@ -59,7 +19,7 @@ def _both(kind, tmp_path, args, **more):
         )
         assert answer["codes"] == [0] * ranks, (tmp_path / "log").read_text()
         stages.append(out / kind)
-    _moved(stages[0])
+    alike.moved(stages[0])
     return stages
 
 
@@ -81,8 +41,8 @@ def test_torchrun_with_two_processes_trains_what_one_trains(tmp_path, kind):
     )
     assert done.returncode == 0, done.stderr
     assert "2 process(es)" in done.stdout
-    _moved(alone / kind)
-    _check_same(tmp_path / "two" / kind, alone / kind)
+    alike.moved(alone / kind)
+    alike.check_same(tmp_path / "two" / kind, alone / kind)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +61,24 @@ def test_torchrun_with_two_processes_trains_what_one_trains(tmp_path, kind):
 def test_grpo_settings_in_two_processes(tmp_path, more):
     """3 prompts give the second process fewer than the first, 1 prompt gives it none."""
     one, two = _both("grpo", tmp_path, [*TINY, "--steps", "2", *more])
-    _check_same(two, one)
+    alike.check_same(two, one)
+
+
+def test_each_process_scores_its_own_share_of_a_rollout(tmp_path):
+    args = [*TINY, "--steps", "2", "--out", tmp_path / "two"]
+    answer = runs.nursery().run(
+        "grpo", args, ranks=2, log=tmp_path / "log", hurt=["record_scored", str(tmp_path)]
+    )
+    assert answer["codes"] == [0, 0], (tmp_path / "log").read_text()
+    mine, theirs = (
+        [json.loads(line) for line in (tmp_path / str(rank)).read_text().splitlines()]
+        for rank in range(2)
+    )
+    for (step, rows), (_, others) in zip(mine, theirs, strict=True):
+        assert len(rows) == len(others) == 2
+        logged = [row for row in runs.rows(tmp_path / "two/grpo/samples.jsonl")
+                  if row["step"] == step]  # fmt: skip
+        assert {row["prompt_index"] for row in logged} == {*rows, *others}
 
 
 def test_sft_with_a_last_batch_too_small_for_two_processes(tmp_path):
@@ -109,7 +86,7 @@ def test_sft_with_a_last_batch_too_small_for_two_processes(tmp_path):
     args = [*TINY, "--batch", "4", "--epochs", str(13 / 40)]
     one, two = _both("sft", tmp_path, args)
     assert len(runs.rows(one / "metrics.jsonl")) == 4
-    _check_same(two, one)
+    alike.check_same(two, one)
 
 
 def test_refills_in_two_processes_draw_what_one_process_draws(tmp_path):
@@ -117,7 +94,7 @@ def test_refills_in_two_processes_draw_what_one_process_draws(tmp_path):
     args = [*TINY, "--steps", "3", "--refill", "2"]
     dead = list(range(0, 40, 2))
     one, two = _both("grpo", tmp_path, args, hurt=["dead_prompts", dead])
-    _check_same(two, one)
+    alike.check_same(two, one)
 
 
 def test_where_nothing_can_move_the_weights_all_processes_pass_over_the_step(tmp_path):
@@ -134,6 +111,6 @@ def test_where_nothing_can_move_the_weights_all_processes_pass_over_the_step(tmp
         assert answer["codes"] == [0] * ranks, (tmp_path / "log").read_text()
         rows = runs.rows(tmp_path / str(ranks) / "grpo" / "metrics.jsonl")
         assert [(row["loss"], row["grad_norm"], row["tokens"]) for row in rows] == [(0, 0, 0)] * 2
-    untouched = [_weights(tmp_path / str(ranks) / "grpo") for ranks in (1, 2)]
+    untouched = [alike.weights(tmp_path / str(ranks) / "grpo") for ranks in (1, 2)]
     for name, expected in untouched[0].items():
         torch.testing.assert_close(untouched[1][name], expected, rtol=0, atol=0)

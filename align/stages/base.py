@@ -9,6 +9,7 @@ from typing import Any
 
 from align import adapters, models
 from align.config import Passes, Stage
+from align.lora import lend_weights
 from align.packing import Group, Pack, pack
 from align.stages.context import Context
 from align.stages.order import at
@@ -52,14 +53,19 @@ class StageBase:
     def finish(self) -> None:
         """Work to be done after the last step, on every process, before the export."""
 
-    def save(self, folder: Path) -> None:
-        """The model as anyone loads it; under LoRA the adapters beside it."""
+    def save(self, folder: Path | None) -> None:
+        """The model as anyone loads it; under LoRA the adapters beside it. folder: None on
+        processes that only give what they hold of the weights.
+        """
         context, lora = self.context, self.config.lora
-        models.save(context.model, context.tokenizer, folder)
+        if folder is None:
+            lend_weights(context.model)
+        else:
+            models.save(context.model, context.tokenizer, folder)
         if lora.rank:
             adapters.save_adapters(
                 context.model,
-                adapters.beside(str(folder)),
+                None if folder is None else adapters.beside(str(folder)),
                 name=self.config.name,
                 base=adapters.beneath(lora, context.model_path).base,
                 head=self.head,

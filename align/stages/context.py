@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from align.policy import Policy
+from align.sharding import settle
 
 
 @dataclass(kw_only=True)
@@ -50,11 +51,13 @@ class Context:
 
     def total(self, *counts: float) -> list[float]:
         """Sums over ranks."""
+        settle(self.module)
         local = torch.tensor(counts, dtype=torch.float64, device=self.accelerator.device)
         return self.accelerator.reduce(local, reduction="sum").tolist()
 
     def gathered(self, items: list[Any]) -> list[Any]:
         """Every rank's items, in rank order."""
+        settle(self.module)
         return gather_object(items) if self.accelerator.num_processes > 1 else items
 
 

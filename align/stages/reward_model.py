@@ -99,7 +99,7 @@ class RewardModelStage(PassStage):
             f"[{share.low:.1%}, {share.high:.1%}]"
         )
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | None) -> None:
         """With a pad token in the tokenizer: whoever scores a batch has to pad it."""
         tokenizer = self.context.tokenizer
         if tokenizer.pad_token_id is None:

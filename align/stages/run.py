@@ -8,21 +8,28 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
+from datetime import timedelta
+from typing import Any
 
 import torch
 import transformers
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 
 import data
 from align import folder, manifest, models
+from align.allocator import keep_freed_memory
 from align.checkpoint import CheckpointError
 from align.config import Distill, Rollouts, Sample, Stage
 from align.locate import Located
 from align.lock import locked
+from align.lost import LostProcessError, noticed
 from align.model_reward import placed
 from align.progress import console
 from align.references import loading
 from align.rollout import EngineError
+from align.sharding import ShardingError, wanted
+from align.shortage import TooLargeError
 from align.stages.checks import check_reward, check_tracker, checked_rows
 from align.stages.context import Launch
 from align.stages.rolled import RewardError
@@ -41,6 +48,9 @@ MISTAKES = (
     EngineError,
     NothingKeptError,
     models.ModelError,
+    ShardingError,
+    LostProcessError,
+    TooLargeError,
 )
 
 
@@ -59,6 +69,8 @@ def _run_stage(config: Stage, located: Mapping[str, Located], launch: Launch) ->
     transformers.utils.logging.disable_progress_bar()
     if config.compute.threads:
         torch.set_num_threads(config.compute.threads)
+    if config.compute.keep_memory:
+        keep_freed_memory()
     stage_folder = launch.out / config.name
     based_on = manifest.basis(config, located, launch.out)
     if launch.resume:
@@ -81,11 +93,35 @@ def _run_stage(config: Stage, located: Mapping[str, Located], launch: Launch) ->
         check_reward(config, rows)
     if not launch.check:
         folder.prepare(stage_folder, resume=launch.resume)
+    patience = config.compute.patience
     accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # which makes processes on CPUs find together
         mixed_precision="no",  # the policy autocasts itself
         log_with=None if launch.report_to == "none" else launch.report_to,
         project_dir=stage_folder,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=patience))],
     )
+    wanted(accelerator)
+    with noticed(accelerator.process_index, patience=patience):
+        finished = _work(config, paths, launch, rows, accelerator, began, based_on)
+    if not finished:
+        console.print("stopped by SIGTERM after a checkpoint; continue with --resume")
+        raise SystemExit(EXIT_PREEMPTED)
+
+
+def _work(
+    config: Stage,
+    paths: Mapping[str, str],
+    launch: Launch,
+    rows: Any,
+    accelerator: Accelerator,
+    began: Stage,
+    based_on: Mapping[str, Any],
+) -> bool:
+    """What processes do together; False where SIGTERM ended it early. began: the configuration as
+    it was given.
+    """
+    stage_folder = launch.out / config.name
     if accelerator.is_main_process and not launch.check:
         (stage_folder / "done.json").unlink(missing_ok=True)  # of samples chosen otherwise
         folder.write_json(stage_folder / "config.json", based_on["config"])
@@ -96,9 +132,7 @@ def _run_stage(config: Stage, located: Mapping[str, Located], launch: Launch) ->
         finished = train(config, paths, launch, rows, accelerator, stage_folder)
     if not launch.check:
         _end(accelerator)
-    if not finished:
-        console.print("stopped by SIGTERM after a checkpoint; continue with --resume")
-        raise SystemExit(EXIT_PREEMPTED)
+    return finished
 
 
 def _end(accelerator: Accelerator) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import set_seed
+from torch import nn
 
 import data
-from align import folder, manifest, models
+from align import folder, manifest, models, sharding
 from align.actor_critic import ActorCritic
 from align.config import Distill, Dpo, Grpo, Kto, Ppo, RewardModel, Rollouts, Sft, Stage
 from align.loop import Loop
@@ -78,10 +80,7 @@ def train(
         if isinstance(config, Ppo) and config.critic == "adapters":
             share_base(config, module.policy, path, tokenizer, padded=padded)
         check_reward(config, rows)
-    apart = list(module.critic_parameters()) if isinstance(module, ActorCritic) else []
-    rate = config.critic_lr if isinstance(config, Ppo) else 0.0
-    optimizer = adamw(module, config.optim, critic=apart, critic_lr=rate)
-    wrapped, optimizer = accelerator.prepare(module, optimizer)
+    wrapped, optimizer = _prepared(module, config, accelerator)
     context = Context(
         accelerator=accelerator,
         module=wrapped,
@@ -105,8 +104,10 @@ def train(
         accelerator=accelerator,
         folder=stage_folder,
     )
-    finished = loop.run(resume=launch.resume)
-    stage.close()
+    try:
+        finished = loop.run(resume=launch.resume)
+    finally:
+        stage.close()
     if finished:
         stage.finish()
         if accelerator.is_main_process:
@@ -122,7 +123,24 @@ def train(
                 lambda target: {"steps": stage.steps, "weights": models.weights_hash(target)},
             )
             console.print(f"wrote {stage_folder / 'model'}")
+        elif sharding.wanted(accelerator):
+            stage.save(None)
     return finished
+
+
+def _prepared(
+    module: Any, config: Stage, accelerator: Accelerator
+) -> tuple[nn.Module, AcceleratedOptimizer]:
+    """The module as its forward is to be called, and its optimizer."""
+    sharded = sharding.wanted(accelerator)
+    if sharded:
+        sharding.shard(module, accelerator)
+    apart = list(module.critic_parameters()) if isinstance(module, ActorCritic) else []
+    rate = config.critic_lr if isinstance(config, Ppo) else 0.0
+    optimizer = adamw(module, config.optim, critic=apart, critic_lr=rate)
+    if sharded:
+        return module, accelerator.prepare_optimizer(optimizer)
+    return accelerator.prepare(module, optimizer)
 
 
 def _why_not_packed(module: Any, config: Stage) -> str | None:
@@ -145,6 +163,7 @@ def _stage(config: Stage, context: Context, rows: Any, launch: Launch) -> StageB
         sequences=config.prompts * config.samples // context.accelerator.num_processes,
         autocast=context.policy.autocast,
         trust_remote_code=config.trust_remote_code,
+        folder=context.folder,
     )  # fmt: skip
     return STAGES[type(config)](config, context, rows, engine)
 
