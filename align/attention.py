@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -49,8 +50,23 @@ class Plan:
     among those of all blocks.
     """
 
+    pack: Pack
+    dtype: torch.dtype
     blocks: list[Block]
     place: Tensor
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """What the blocks replace, made where it is needed all the same."""
+        return dense_mask(self.pack, self.dtype)
+
+
+def dense_mask(pack: Pack, dtype: torch.dtype) -> Tensor:
+    """Tensor[R, 1, T, T] to add to the scores."""
+    allowed = pack.attention_mask()
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(
+        ~allowed, torch.finfo(dtype).min
+    )
 
 
 def plan(pack: Pack, dtype: torch.dtype) -> Plan | None:
@@ -74,7 +90,7 @@ def plan(pack: Pack, dtype: torch.dtype) -> Plan | None:
             place[start : start + size] = torch.arange(size) + offset + i * block.query.shape[1]
         blocks.append(block)
         offset += block.query.numel()
-    return Plan(blocks=blocks, place=place)
+    return Plan(pack=pack, dtype=dtype, blocks=blocks, place=place)
 
 
 def _batches(rows: Sequence[tuple[Span, Span]]) -> Iterator[list[tuple[Span, Span]]]:
@@ -131,17 +147,11 @@ def attend(
     pack_plan: Plan | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """As `transformers` calls it; query: [1, heads, T, D]; returns [1, T, heads, D].
-
-    Raises ValueError for a plan and dropout together.
-    """
-    if pack_plan is None:
+    """As `transformers` calls it; query: [1, heads, T, D]; returns [1, T, heads, D]."""
+    if pack_plan is None or dropout:  # which is drawn in SDPA's order
+        mask = attention_mask if pack_plan is None else pack_plan.mask
         return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
-    if dropout:
-        raise ValueError(
-            "attention_dropout is not computed here; set it to 0 in the model's config"
+            module, query, key, value, mask, dropout=dropout, scaling=scaling, **kwargs
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     device = query.device.type

@@ -59,14 +59,8 @@ def _cells(model: PreTrainedModel, pack: Pack, *, plans: bool) -> dict[str, Any]
     device = pack.input_ids.device.type
     autocast = torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if autocast else model.dtype
-    cells["attention_mask"] = _dense_mask(pack, dtype)
     cut = shared_prefix.plan(pack, dtype) if plans else None
-    return cells if cut is None else cells | {"pack_plan": cut}
-
-
-def _dense_mask(pack: Pack, dtype: torch.dtype) -> Tensor:
-    """Tensor[R, 1, T, T] to add to the scores."""
-    allowed = pack.attention_mask()
-    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(
-        ~allowed, torch.finfo(dtype).min
-    )
+    if cut is None:
+        return cells | {"attention_mask": shared_prefix.dense_mask(pack, dtype)}
+    # Nobody reads the mask beside a plan; without one `transformers` would make its own, [T, T].
+    return cells | {"attention_mask": torch.zeros(1, 1, 1, 1), "pack_plan": cut}

@@ -1,8 +1,8 @@
 """Log-probability and entropy of chosen tokens, from hidden states.
 
-The [tokens, vocabulary] matrix of a whole pack never exists: on a CPU it is made and worked on in
-tiles (`align.tiled`), elsewhere TRL's kernel goes over the vocabulary in chunks and its backward
-pass makes the logits again. Both are held to the textbook's formula by the tests.
+The [tokens, vocabulary] matrix exists in pieces alone: on a CPU it is made and worked on in tiles,
+at most 256 MiB of it kept for the backward pass (`align.tiled`); elsewhere TRL's kernel goes over
+the vocabulary in chunks and its backward pass makes the logits again.
 """
 
 from __future__ import annotations
@@ -64,10 +64,17 @@ def tiled_logprobs(
     device = hidden.device.type
     autocast = torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if autocast else hidden.dtype
-    bias = getattr(head, "bias", None)
     with torch.autocast(device, enabled=False):
         return TiledLogProbs.apply(
-            hidden, head.weight, bias, target, dtype, transform, entropy, entropy_gradient
+            hidden,
+            head.weight,
+            getattr(head, "bias", None),
+            target,
+            dtype,
+            transform,
+            entropy,
+            entropy_gradient,
+            torch.is_grad_enabled(),
         )
 
 

@@ -47,7 +47,8 @@ class Transform:
 
 class TiledLogProbs(torch.autograd.Function):
     """(log-probability, entropy) of each target, two float32 Tensors [C], the second empty where it
-    is not wanted. hidden: [C, H]; weight: [V, H]; bias: [V] or None; dtype: of their products.
+    is not wanted. hidden: [C, H]; weight: [V, H]; bias: [V] or None; dtype: of their products;
+    backward: whether a backward pass may follow.
     """
 
     @staticmethod
@@ -61,6 +62,7 @@ class TiledLogProbs(torch.autograd.Function):
         transform: Transform,
         entropy: bool,
         entropy_gradient: bool,
+        backward: bool,
     ) -> tuple[Tensor, Tensor]:
         count, vocabulary = len(hidden), len(weight)
         ctx.dtypes = [None if each is None else each.dtype for each in (hidden, weight, bias)]
@@ -69,7 +71,7 @@ class TiledLogProbs(torch.autograd.Function):
         precise = _precise(dtype)
         chosen, normaliser = (hidden.new_empty(count, dtype=precise) for _ in range(2))
         spread = hidden.new_empty(count if entropy else 0, dtype=precise)
-        again = entropy_gradient or transform.softcap is not None
+        keep = backward and not entropy_gradient and transform.softcap is None
         kept = None
         for chunk in _slices(0, count, vocabulary * hidden.element_size(), CHUNK_BYTES):
             logits = _logits(hidden[chunk], weight, bias)
@@ -84,7 +86,7 @@ class TiledLogProbs(torch.autograd.Function):
                 normaliser[tile] = (top + total.log()).squeeze(1)
                 if entropy:
                     spread[tile] = (total.log() - x.mul_(odds).sum(1, keepdim=True) / total)[:, 0]
-                if not again and len(logits) == count:
+                if keep and len(logits) == count:
                     torch.div(odds, total, out=odds)
                     kept = logits
                     raw.copy_(odds)
@@ -96,38 +98,33 @@ class TiledLogProbs(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, in_chosen: Tensor, in_spread: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, target, chosen, *_ = ctx.saved_tensors
+        hidden, weight = ctx.saved_tensors[:2]
+        needed = ctx.needs_input_grad[:3]
         in_hidden = torch.empty_like(hidden)
-        in_weight, in_bias = (
-            None,
-            None if bias is None else torch.zeros_like(bias, dtype=_precise(bias.dtype)),
-        )
-        slices = _slices(0, len(hidden), len(weight) * hidden.element_size(), CHUNK_BYTES)
-        for chunk in slices:
+        in_weight: Tensor | None = None
+        in_bias = hidden.new_zeros(len(weight), dtype=_precise(hidden.dtype))
+        for chunk in _slices(0, len(hidden), len(weight) * hidden.element_size(), CHUNK_BYTES):
             if ctx.kept is None:
                 logits = _again(ctx, chunk, in_chosen, in_spread)
             else:
-                # In place: they are as large as everything else here together.
-                factor = -in_chosen * ctx.transform.slope(chosen)
-                logits, ctx.kept = ctx.kept.mul_(factor[:, None].to(hidden.dtype)), None
-                # Not 1 - p of a rounded p, which is mostly rounding where p is close to 1.
-                at_target = factor * torch.expm1(chosen)
-                logits.scatter_(1, target[:, None], at_target[:, None].to(hidden.dtype))
-            in_hidden[chunk] = logits @ weight
-            part = logits.T @ hidden[chunk]
-            # Summed in float32; a matrix of zeros to begin with would cost as much as the product.
-            precise = _precise(part.dtype)
-            in_weight = part.to(precise) if in_weight is None else in_weight.add_(part)
-            if in_bias is not None:
-                in_bias += logits.sum(0, dtype=precise)
-        if in_weight is None:  # nothing was to be scored
+                logits = _from_kept(ctx, in_chosen)
+            if needed[0]:
+                in_hidden[chunk] = logits @ weight
+            if needed[1]:
+                part = logits.T @ hidden[chunk]
+                # Summed in float32; zeros to begin with would cost as much as the product.
+                in_weight = part.to(in_bias.dtype) if in_weight is None else in_weight.add_(part)
+            if needed[2]:
+                in_bias += logits.sum(0, dtype=in_bias.dtype)
+        if in_weight is None and needed[1]:  # nothing was to be scored
             in_weight = torch.zeros_like(weight)
-        gradients = (in_hidden, in_weight, in_bias)
         made = [
-            None if each is None else each.to(dtype)
-            for each, dtype in zip(gradients, ctx.dtypes, strict=True)
+            gradient.to(dtype) if need and gradient is not None else None
+            for gradient, dtype, need in zip(
+                (in_hidden, in_weight, in_bias), ctx.dtypes, needed, strict=True
+            )
         ]
-        return (*made, None, None, None, None, None)
+        return (*made, *(None,) * 6)
 
 
 def _precise(dtype: torch.dtype) -> torch.dtype:
@@ -137,6 +134,19 @@ def _precise(dtype: torch.dtype) -> torch.dtype:
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return hidden @ weight.T if bias is None else torch.addmm(bias, hidden, weight.T)
+
+
+def _from_kept(ctx: Any, in_chosen: Tensor) -> Tensor:
+    """The loss's gradient by all logits, made of the kept probabilities, in place: they are as
+    large as everything else here together.
+    """
+    *_, target, chosen, _, _ = ctx.saved_tensors
+    logits, ctx.kept = ctx.kept, None
+    factor = -in_chosen * ctx.transform.slope(chosen)
+    logits.mul_(factor[:, None].to(logits.dtype))
+    # Not 1 - p of a rounded p, which is mostly rounding where p is close to 1.
+    at_target = factor * torch.expm1(chosen)
+    return logits.scatter_(1, target[:, None], at_target[:, None].to(logits.dtype))
 
 
 def _again(ctx: Any, chunk: slice, in_chosen: Tensor, in_spread: Tensor) -> Tensor:

@@ -34,13 +34,14 @@ class Layer(torch.nn.Module):
     num_key_value_groups = 2
 
 
-def attended(one, plan):
-    query, key, value = states(one.tokens, 4), states(one.tokens, 2), states(one.tokens, 2)
-    lowest = torch.finfo(torch.float64).min
-    mask = torch.zeros(one.attention_mask().shape, dtype=torch.float64)
-    mask.masked_fill_(~one.attention_mask(), lowest)
+def attended(one, plan, precision=torch.float64):
+    shapes = (4, 2, 2)
+    query, key, value = (
+        states(one.tokens, heads, False).to(precision).requires_grad_() for heads in shapes
+    )
+    mask = attention.dense_mask(one, precision)
     out, _ = attention.attend(Layer(), query, key, value, mask, pack_plan=plan)
-    weights = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).view_as(out)
+    weights = torch.linspace(-1, 1, out.numel(), dtype=precision).view_as(out)
     (out * weights).sum().backward()
     return [out.detach(), query.grad, key.grad, value.grad]
 
@@ -88,12 +89,34 @@ def test_a_few_cells_of_padding_cost_less_than_another_batch():
     assert [tuple(block.query.shape) for block in plan.blocks] == [(5, 9)]
 
 
-def test_dropout_is_refused():
-    one = a_pack([2], [[3]])
-    inputs = [states(5, heads) for heads in (4, 2, 2)]
+def test_dropout_is_that_of_the_dense_mask():
+    """Drawn alike under one seed, and not left out."""
+    one = a_pack([4], [[3, 5]])
+    inputs = [states(12, heads, False) for heads in (4, 2, 2)]
+    mask = attention.dense_mask(one, torch.float64)
     plan = attention.plan(one, torch.float64)
-    with pytest.raises(ValueError, match="attention_dropout"):
-        attention.attend(Layer(), *inputs, None, dropout=0.1, pack_plan=plan)
+    found = []
+    for dropout, made, given in ((0.3, plan, None), (0.3, None, mask), (0.0, plan, None)):
+        torch.manual_seed(1)
+        out, _ = attention.attend(Layer(), *inputs, given, dropout=dropout, pack_plan=made)
+        found.append(out)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-12)
+    assert (found[0] - found[2]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float32])
+def test_rounding_is_no_more_than_sdpa_s(precision):
+    """Distance from float64, of output and gradients, beside SDPA's under the dense mask."""
+    one = a_pack([9, 4], [[12, 3, 30, 8], [5, 17]])
+    exact = attended(one, None)
+    errors = {}
+    for name, plan in (("ours", attention.plan(one, precision)), ("sdpa", None)):
+        made = attended(one, plan, precision)
+        errors[name] = [
+            float((a.double() - b).norm() / b.norm()) for a, b in zip(made, exact, strict=True)
+        ]
+    for ours, sdpa in zip(errors["ours"], errors["sdpa"], strict=True):
+        assert ours < 1.5 * sdpa, errors
 
 
 def test_padded_rows_have_no_plan():

@@ -139,6 +139,28 @@ def test_entropy_is_differentiable_only_where_asked(wanted):
     assert entropy.requires_grad == wanted
 
 
+def test_a_frozen_head_gets_no_gradient_and_the_trunk_the_same():
+    found = []
+    for frozen in (False, True):
+        head, hidden, target = setting(bias=True)
+        head.requires_grad_(not frozen)
+        logprobs(hidden, head, target, Transform())[0].sum().backward()
+        found.append(hidden.grad)
+        assert (head.weight.grad is None) == (head.bias.grad is None) == frozen
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+
+
+def test_without_a_backward_pass_to_come_the_logits_are_left_as_they_are(monkeypatch):
+    made, product = [], align.tiled._logits
+    monkeypatch.setattr(align.tiled, "_logits", lambda *a: made.append(product(*a)) or made[-1])
+    head, hidden, target = setting(bias=False)
+    with torch.no_grad():
+        logprobs(hidden, head, target, Transform())
+        torch.testing.assert_close(made[0], head(hidden))
+    logprobs(hidden, head, target, Transform())
+    assert not torch.allclose(made[1], made[0])  # probabilities by now
+
+
 def test_written_out():
     """Logits 0 and ln 3: p = 1/4, 3/4; entropy ln 4 - 3/4 ln 3 = 0.562335. At temperature 0.5 the
     odds are squared: 1/10, 9/10.
