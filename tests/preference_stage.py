@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
+import alike
 import preference_peer
 import pytest
 import runs
-import test_processes
 import tiny
 import torch
 import trl_peer
@@ -171,9 +171,9 @@ def check_two_processes(kind, tmp_path, *more, before=lambda out: None):
         assert answer["codes"] == [0] * ranks, log.read_text()
         stages.append(out / kind)
     one, two = stages
-    test_processes._moved(one)
-    with patch.object(test_processes, "_samples", samples):
-        test_processes._check_same(two, one)
+    alike.moved(one)
+    with patch.object(alike, "_samples", samples):
+        alike.check_same(two, one)
     for mine, theirs in zip(*(runs.rows(each / "metrics.jsonl") for each in stages), strict=True):
         for name in FIGURES & mine.keys():
             assert mine[name] == pytest.approx(theirs[name], rel=1e-5, abs=1e-5), name

@@ -16,10 +16,9 @@ from align.cli import StageRun
 from align.config import Grpo, Sft
 from align.recipe import Recipe
 
-# report.py takes a run folder, whatever its recipe.
-SCRIPTS = sorted(
-    path.name for path in (runs.REPOSITORY / "scripts").glob("*.py") if path.name != "report.py"
-)
+# These two take no recipe: a run folder, and a model.
+WITHOUT = {"report.py", "bench.py"}
+SCRIPTS = sorted({path.name for path in (runs.REPOSITORY / "scripts").glob("*.py")} - WITHOUT)
 
 
 def _script(name):

@@ -104,7 +104,7 @@ def check_equal(stage, reference):
     if stage.name == "ppo":
         assert {"beta", "penalty", "cursor"} <= remembered.keys()
         critic = [name for name in theirs if "scorer" in name or "head" in name]
-        assert {name.split("/")[0] for name in critic} == {"weight", "moment"}
+        assert {"weight", "moment"} <= {name.split("/")[0] for name in critic}
     if stage.name == "reward_model":
         held = [json.loads((s / "heldout.json").read_text()) for s in (stage, reference)]
         assert held[0] == held[1] and held[0]["pairs"] == 8
