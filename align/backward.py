@@ -5,10 +5,10 @@ the packs before. So the step begins again: gradients away, the random state as 
 cut to at most the larger half of the one that failed. That limit holds for the rest of the run.
 
 Several processes that hold all weights each (DDP) exchange gradients in the last backward pass
-alone, so until then each cuts its own packs without telling the others, who wait; the smallest pack
-comes last. What fails in the exchange cannot be repeated, nor can anything where every layer is a
-collective (FSDP): there it is an error. Passes without gradient (a reference's log-probs, values)
-need a fraction of this memory and are not cut.
+alone, that of a filler, a few tokens that weigh nothing: until then each cuts its own packs without
+telling the others, who wait. What fails in the exchange cannot be repeated, nor can anything where
+every layer is a collective (FSDP): there it is an error. Passes without gradient (a reference's
+log-probs, values) need a fraction of this memory and are not cut: see `align.shortage.named`.
 """
 
 from __future__ import annotations
@@ -53,6 +53,17 @@ class Backward:
         self.tried: list[int] = []  # tokens of the packs that did not fit
         self.sharded = any(isinstance(one, DTensor) for one in module.parameters())
 
+    def cut(self, packs: list[Pack]) -> list[Pack]:
+        """The packs in pieces of at most `limit` tokens."""
+        return [piece for one in packs for piece in divided(one, self.limit)]
+
+    def missing(self, own: int, *, most: int) -> int:
+        """How many fillers a process with so many packs needs, where others have up to `most`."""
+        if self.sharded:  # every pass is one of all processes
+            return most - own
+        many = self.accelerator.num_processes > 1
+        return 1 if many and most else 0  # to exchange gradients
+
     def __call__(self, packs: list[Pack], fillers: list[Pack]) -> dict[str, Tensor]:
         """Leave the gradient in the parameters, which have none yet; return the sums of `loss` and
         the metrics over this process's packs. fillers: packs that weigh and count nothing.
@@ -62,18 +73,11 @@ class Backward:
         device = self.accelerator.device
         random = _random_state(device)
         while True:
-            found = self._attempt(self._pieces(packs), fillers)
+            found = self._attempt(self.cut(packs), fillers)
             if not isinstance(found, _Failed):
                 return found
             self._begin_again(found)
             _set_random_state(random, device)
-
-    def _pieces(self, packs: list[Pack]) -> list[Pack]:
-        pieces = [piece for one in packs for piece in divided(one, self.limit)]
-        if self.accelerator.num_processes > 1 and not self.sharded and pieces:
-            smallest = min(range(len(pieces)), key=lambda i: pieces[i].tokens)
-            pieces.append(pieces.pop(smallest))
-        return pieces
 
     def _attempt(self, packs: list[Pack], fillers: list[Pack]) -> dict[str, Tensor] | _Failed:
         """Backward through all of them, or the one that stopped it."""
@@ -112,15 +116,16 @@ class Backward:
         size = failed.pack.tokens
         many = self.accelerator.num_processes > 1
         who = f"rank {self.accelerator.process_index}: " if many else ""
+        if failed.synced and not self.sharded:
+            raise TooLargeError(f"{who}memory ran out while gradients were exchanged. {LESS}")
         if not divisible(failed.pack):
             raise TooLargeError(who + self._alone(failed.pack))
         half = max(one.tokens for one in halves(failed.pack))
-        if failed.synced or self.sharded:
-            why = "the weights are shared out" if self.sharded else "gradients were being exchanged"
+        if self.sharded:
             raise TooLargeError(
-                f"{who}a pack of {size:,} tokens does not fit in memory, and as {why} it could not "
-                f"be cut and tried again: --resume with --compute.token-budget {half} or less. "
-                + LESS
+                f"{who}a pack of {size:,} tokens does not fit in memory, and as the weights are "
+                "shared out it could not be cut and tried again: --resume with "
+                f"--compute.token-budget {half} or less. " + LESS
             )
         self.limit = half
         self.tried.append(size)

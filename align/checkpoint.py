@@ -116,8 +116,7 @@ class Checkpoints:
         if folder is None:
             return None
         opened: list[Pieces] = []
-        paths = [folder / name for name in manifest["files"]]
-        self._together(lambda: opened.append(Pieces(paths)))
+        self._together(lambda: opened.append(_opened(folder, manifest)))
         return opened[0], manifest
 
     def _together(self, work: Callable[[], Value]) -> list[Value]:
@@ -125,7 +124,7 @@ class Checkpoints:
         try:
             answer: tuple[Value | None, str] = (work(), "")
         except (OSError, SafetensorError, PieceError, CheckpointError) as error:
-            answer = (None, str(error))
+            answer = (None, str(error) or type(error).__name__)
         answers = self.processes.gathered([answer])
         for _, problem in answers:
             if problem:
@@ -148,7 +147,7 @@ class Checkpoints:
 
     def _finish(self, partial: Path, final: Path, manifest: Mapping[str, Any]) -> None:
         with (partial / MANIFEST).open("w") as file:
-            json.dump(manifest, file, indent=1)
+            json.dump(manifest, file)
             file.flush()
             _sync(file.fileno())
         if final.exists():  # renamed first: half removed, it would pass for a damaged checkpoint
@@ -188,6 +187,17 @@ class Checkpoints:
 
     def _folders(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"), key=lambda path: (len(path.name), path.name))
+
+
+def _opened(folder: Path, manifest: Mapping[str, Any]) -> Pieces:
+    """The tensors of a checkpoint that is whole."""
+    try:
+        return Pieces([folder / name for name in manifest["files"]])
+    except (SafetensorError, PieceError) as error:
+        raise CheckpointError(
+            f"{folder} is not a checkpoint of this version ({error}); delete the stage's folder to "
+            "start it again"
+        ) from error
 
 
 def _damage(folder: Path) -> str | None:

@@ -14,17 +14,19 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import set_seed
 from torch import nn
 
 from align.batch import Batch, Stage
 from align.checkpoint import CheckpointError, Checkpoints, Log, Processes
 from align.config import Training
+from align.gather import gathered
 from align.pieces import PieceError
 from align.preempt import Preempted, Preemption
 from align.progress import Progress
@@ -57,7 +59,10 @@ class Loop:
         self.checkpoints = Checkpoints(
             folder / "checkpoints",
             keep=config.checkpoints.keep,
-            processes=Processes(index=accelerator.process_index, gathered=self._gathered),
+            processes=Processes(
+                index=accelerator.process_index,
+                gathered=partial(gathered, accelerator=accelerator),
+            ),
         )
         self.update = Update(
             stage, config.optim, module=module, optimizer=optimizer, accelerator=accelerator
@@ -76,7 +81,9 @@ class Loop:
         for step in range(done + 1, self.stage.steps + 1):
             set_seed(seed_of(self.config.seed, "step", step) % 2**32, device_specific=True)
             begun = time.perf_counter()
+            # Once what is sampled ahead is there.
             state = self.stage.state()
+            waited = time.perf_counter() - begun
             try:
                 # Ranks would part ways here: with several, SIGTERM waits for the step's end.
                 with nullcontext() if self._many() else self.preemption.interruptible():
@@ -85,11 +92,13 @@ class Loop:
             except Preempted:
                 self._save(step - 1, state)
                 return False
-            except EngineError:
-                if not self._many():  # else the others are not here
+            except EngineError as error:
+                if error.shared or not self._many():  # else the others are not here
                     self._save(step - 1, state)
                 raise
             metrics = batch.metrics | self._train(batch)
+            if "seconds/sample" in metrics:
+                metrics["seconds/sample"] += waited
             self.stage.learned(metrics)
             metrics["seconds/total"] = time.perf_counter() - begun
             self._log(step, metrics, batch.samples)
@@ -131,17 +140,13 @@ class Loop:
     def _many(self) -> bool:
         return self.accelerator.num_processes > 1
 
-    def _gathered(self, items: list[Any]) -> list[Any]:
-        """Every rank's items, in rank order."""
-        return gather_object(items) if self._many() else items
-
     def _preempted(self) -> bool:
         """Whether any rank got SIGTERM."""
-        return any(self._gathered([self.preemption.asked]))
+        return any(gathered([self.preemption.asked], self.accelerator))
 
     def _log(self, step: int, metrics: dict[str, float], samples: list[dict[str, Any]]) -> None:
         row = {"step": step, "steps": self.stage.steps, "time": round(time.time(), 3)} | metrics
-        rows = self._gathered(samples)
+        rows = gathered(samples, self.accelerator)
         warnings = self.watch.see(row)
         samples = [{"step": step} | sample for sample in rows]
         written = {"metrics": [row], "samples": samples, "watch": warnings}
@@ -160,10 +165,24 @@ class Loop:
             {
                 "stage": stage_state,
                 "optimizer_step": self.update.done,
-                "pack_limit": self.update.backward.limit,
+                "pack_limit": self._limit(),
+                "memory": self._memory(),
                 "logs": {name: log.length() for name, log in self.logs.items()},
             },
         )
+
+    def _limit(self) -> int | None:
+        """Tokens of the largest pack that every process still tries; None for any."""
+        found = gathered([self.update.backward.limit], self.accelerator)
+        return min((limit for limit in found if limit is not None), default=None)
+
+    def _memory(self) -> dict[str, Any]:
+        """What such a limit was found under, as far as a resumed run may change it."""
+        compute = self.config.compute
+        return {
+            "token_budget": compute.token_budget,
+            "gradient_checkpointing": compute.gradient_checkpointing,
+        }
 
     def _restore(self) -> int:
         """Load the newest whole checkpoint; returns the step it was taken after, 0 for none."""
@@ -185,5 +204,6 @@ class Loop:
             ) from error
         self.stage.load_state(manifest["stage"])
         self.update.done = manifest["optimizer_step"]
-        self.update.backward.limit = manifest["pack_limit"]
+        if manifest.get("memory") == self._memory():
+            self.update.backward.limit = manifest["pack_limit"]
         return manifest["step"]

@@ -34,9 +34,13 @@ def noticed(rank: int, *, patience: float) -> Iterator[None]:
         time.sleep(LINGER)
         late = "timed out" in said.lower() or "timeout" in said.lower()
         what = f"did not answer within {patience:g} s" if late else "is gone"
+        longer = (
+            f", and with --compute.patience above {patience:g} if it was only slow: more than the "
+            "longest sampling or scoring"
+        )
         raise LostProcessError(
             f"rank {rank}: another process of this run {what} ({said}); the last checkpoint is "
-            "whole: continue with --resume"
+            f"whole: continue with --resume{longer if late else ''}"
         ) from error
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -23,7 +25,7 @@ LESS = (
 
 
 class TooLargeError(RuntimeError):
-    """A pack that does not fit in memory and cannot be cut; the message says what to change."""
+    """What does not fit in memory and cannot be cut; the message says what to change."""
 
 
 def is_shortage(error: BaseException) -> bool:
@@ -31,6 +33,23 @@ def is_shortage(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(said in str(error) for said in SAID)
+
+
+@contextmanager
+def named(*, token_budget: int) -> Iterator[None]:
+    """Inside, running out of memory raises TooLargeError: for what `align.backward` does not cut,
+    such as passes without a gradient, whose packs have `token_budget` tokens.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_shortage(error):
+            raise
+        said = str(error).partition("\n")[0] or type(error).__name__
+        raise TooLargeError(
+            f"memory ran out ({said}): --resume with --compute.token-budget "
+            f"{max(1, token_budget // 2)}, or less. {LESS}"
+        ) from error
 
 
 def give_back(device: torch.device) -> None:

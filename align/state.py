@@ -51,12 +51,15 @@ def put_back(stored: Pieces, module: nn.Module, optimizer: Optimizer) -> None:
         if stored.whole(stored_name) == tuple(parameter.shape):
             value = torch.zeros_like(parameter, requires_grad=False)
             _fill(value, stored, stored_name)
-        else:  # a count of steps, which stays on the CPU
-            value = stored.read(stored_name, (), ())
+        else:  # a count of steps, which the fused kernel reads where the parameter is
+            value = stored.read(stored_name, (), ()).to(parameter.device)
         optimizer.state[parameter][key] = value
     buffers = dict(bare.named_buffers())
     for stored_name in stored.names(BUFFER):
-        _fill(buffers[stored_name.removeprefix(BUFFER)], stored, stored_name)
+        name = stored_name.removeprefix(BUFFER)
+        if name not in buffers:
+            raise PieceError(f"{name} is not a buffer here")
+        _fill(buffers[name], stored, stored_name)
 
 
 def _bare(module: nn.Module) -> nn.Module:

@@ -11,12 +11,12 @@ import math
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
-from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from align.backward import Backward
 from align.batch import Stage
 from align.config import Optim
+from align.gather import gathered
 from align.optim import schedule
 from align.packing import Completion, Group, Pack, pack
 
@@ -50,10 +50,11 @@ class Update:
     ) -> tuple[float, dict[str, float], dict[str, float]]:
         """Backward through every pack, then one step of the optimizer: loss, norms, metrics."""
         share = self.share()
-        many = self.accelerator.num_processes > 1
-        most = max(gather_object([len(packs)])) if many else len(packs)
-        # Collective operations count on every rank doing the same number of backward passes.
-        sums = self.backward(packs, [_filler(columns)] * (most - len(packs)))
+        # Cut before they are counted: what a rank's limit makes of its packs is its own.
+        packs = self.backward.cut(packs)
+        most = max(gathered([len(packs)], self.accelerator))
+        short = self.backward.missing(len(packs), most=most)
+        sums = self.backward(packs, [_filler(columns)] * short)
         self.done += 1
         if not most:  # nothing to learn anywhere: moments alone would move the weights
             return 0.0, dict.fromkeys(self._parts(), 0.0), {"tokens": 0.0}

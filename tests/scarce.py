@@ -1,7 +1,8 @@
-"""Memory that runs out inside a run, set up in its process before it starts."""
+"""What runs out inside a run, memory or its sampler, set up in its process before it starts."""
 
 import json
 import os
+import platform
 import resource
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from align.backward import Backward
+from align.rollout import EngineError
+from align.rollout.hf import HfEngine
+from align.stages.grpo import GrpoStage
 
 
 def little_memory(spare, file):
@@ -33,22 +37,60 @@ def little_memory(spare, file):
     Backward.__call__ = call
 
 
-def fail_once(rank, number):
-    """On that rank, memory runs out in the forward pass of pack `number`, counted from 1."""
+def fail_once(rank, number, where):
+    """On that rank, memory runs out in pack `number`, counted from 1: in its forward pass, or in
+    the middle of its backward pass.
+    """
     if int(os.environ["RANK"]) != rank:
         return
     original, numbers = Backward._backward, iter(range(1, 10**9))
 
-    def fail(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory.")
-
     def backward(self, one, *, synced):
         if next(numbers) != number:
             return original(self, one, synced=synced)
-        hook = self.accelerator.unwrap_model(self.module).register_forward_pre_hook(fail)
+        policy = self.accelerator.unwrap_model(self.module)
+        first, *_, last = policy.model.model.layers
+
+        def fail(*_):
+            if where == "backward":  # gradients that must not count twice are there
+                assert last.mlp.up_proj.weight.grad.abs().max() > 0
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+        hooked = {
+            "forward": policy.register_forward_pre_hook,
+            "backward": first.register_full_backward_hook,
+        }
+        hook = hooked[where](fail)
         try:
             return original(self, one, synced=synced)
         finally:
             hook.remove()
 
     Backward._backward = backward
+
+
+def fail_filling():
+    """Memory runs out in the passes before the first update, which have no gradient."""
+
+    def fill(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    GrpoStage.fill = fill
+
+
+def sampler_gone(rank, call):
+    """On that rank, sampling call number `call` finds no sampler."""
+    if int(os.environ["RANK"]) == rank:
+        original, calls = HfEngine.sample, iter(range(1, 10**9))
+
+        def sample(self, requests):
+            if next(calls) == call:
+                raise EngineError("the sampler is gone")
+            return original(self, requests)
+
+        HfEngine.sample = sample
+
+
+def other_libc():
+    """No harm: a machine without glibc."""
+    platform.libc_ver = lambda *_: ("", "")

@@ -4,7 +4,7 @@ import os
 import signal
 from pathlib import Path
 
-from align.rollout.ahead import Ahead
+from align.stages.ahead import Ahead
 from align.stages.rolled import Roller
 
 
@@ -55,8 +55,8 @@ def one_after_the_other():
     """No harm: the next rollout is sampled before this one trains, not beside it."""
     original = Ahead.begin
 
-    def begin(self, requests):
-        original(self, requests)
+    def begin(self, step, places):
+        original(self, step, places)
         self.wait()
 
     Ahead.begin = begin

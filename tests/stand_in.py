@@ -90,16 +90,18 @@ class Learner(StandIn):
     """One that takes weights, and samples from a small model that has them.
 
     Its head is apart from the embedding, as vLLM keeps it. `asked` has (seed, what the weights are
-    called, their hash) of every completion, `loaded` the hash of every set of weights.
+    called, their hash) of every completion, `loaded` the hash of every set of weights. After the
+    first set it keeps its own of the weights in `keeps`.
     """
 
-    def __init__(self, folder, tokenizer):
-        super().__init__(tokenizer)
+    def __init__(self, folder, tokenizer, port=0):
+        super().__init__(tokenizer, port)
         config = AutoConfig.from_pretrained(folder, tie_word_embeddings=False)
         torch.manual_seed(0)
         self.model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
         self.first = {name: one.clone() for name, one in self.model.state_dict().items()}
         self.asked, self.loaded, self.folders, self.probes = [], [], [], 0
+        self.keeps = ()
         self.computing = threading.Lock()
         self.routes |= {
             "/v1/models": lambda _: {"data": [{"id": "policy", "max_model_len": 600}]},
@@ -132,6 +134,8 @@ class Learner(StandIn):
             return (500, {"error": f"no weights in {where}"})
         weights = {name: one for file in files for name, one in load_file(file).items()}
         if body["kwargs"].get("is_checkpoint_format", True):
+            if self.loaded:
+                weights = {name: weights[name] for name in weights.keys() - set(self.keeps)}
             with self.computing:
                 self.model.load_state_dict(weights, strict=False)
             self.folders.append(where)
@@ -152,6 +156,14 @@ class Learner(StandIn):
             self.asked.append((body["seed"], self.version, self.digest()))
             one = engine.sample([Request(prompt=body["prompt"], seeds=[body["seed"]])])[0][0]
         return completion(one.ids, "length" if one.truncated else "stop", one.logprobs)
+
+
+def back_after(seconds, make, *args):
+    """Start another server then; returns what waits for it and gives it."""
+    made = []
+    timer = threading.Timer(seconds, lambda: made.append(make(*args)))
+    timer.start()
+    return lambda: (timer.join(), made[0])[1]
 
 
 def completion(ids, reason="stop", values=None):

@@ -15,8 +15,7 @@ import data
 from align.config import ConfigError, Engine, Grpo
 from align.lora import merged_weights
 from align.rollout import EngineError, Request, Sample
-from align.rollout.ahead import Ahead
-from align.stages.upcoming import Upcoming
+from align.stages.ahead import Ahead
 
 STEPS = 4
 
@@ -83,11 +82,9 @@ def test_what_was_sampled_ahead_outlives_the_run(learner, tmp_path, harm, code, 
     learner.asked.clear()
     run(args(learner, tmp_path), tmp_path, expect=code, hurt=[harm, 3])
     newest = tmp_path / "grpo" / "checkpoints" / runs.checkpoints(tmp_path / "grpo")[-1]
-    upcoming = json.loads((newest / "manifest.json").read_text())["stage"]["upcoming"]
-    assert upcoming["step"] == at + 1 and [place for place, _ in upcoming["drawn"]] == [
-        2 * at,
-        2 * at + 1,
-    ]
+    ahead = json.loads((newest / "manifest.json").read_text())["stage"]["ahead"]
+    assert ahead["step"] == at + 1
+    assert [place for place, _ in ahead["drawn"]] == [2 * at, 2 * at + 1]
     learner.asked.clear()
     learner.start_again()
     run(args(learner, tmp_path, "--resume"), tmp_path)
@@ -116,24 +113,34 @@ def test_a_server_that_goes_while_the_trainer_works(learner, tmp_path):
 
 
 def test_two_processes(learner, tmp_path):
-    """What one process has drawn ahead is in the checkpoint that the other writes."""
-    run(args(learner, tmp_path, steps=3), tmp_path, ranks=2)
+    """What one process has drawn ahead is in the checkpoint that the other writes, and is learnt
+    from after a resume, bit for bit.
+    """
+    (tmp_path / "whole").mkdir()
+    run(args(learner, tmp_path / "whole"), tmp_path, ranks=2)
+    hurt = ["server_hurts.killed_while_it_learns", 3]
+    run(args(learner, tmp_path), tmp_path, ranks=2, hurt=hurt, expect=-signal.SIGKILL)
     newest = tmp_path / "grpo" / "checkpoints" / runs.checkpoints(tmp_path / "grpo")[-1]
-    upcoming = json.loads((newest / "manifest.json").read_text())["stage"]["upcoming"]
-    assert [place for place, _ in upcoming["drawn"]] == [4, 5]
+    ahead = json.loads((newest / "manifest.json").read_text())["stage"]["ahead"]
+    assert ahead["step"] == 3 and [place for place, _ in ahead["drawn"]] == [4, 5]
+    learner.asked.clear()
+    learner.start_again()
+    run(args(learner, tmp_path, "--resume"), tmp_path, ranks=2)
+    assert len(learner.asked) == 8 * (STEPS - 3)
+    runs.check_equal(tmp_path / "grpo", tmp_path / "whole" / "grpo")
 
 
 SAMPLE = Sample(ids=[3, 2], logprobs=[-0.125, -1.0], truncated=False)
 
 
-def _upcoming(engine=None, share=lambda places: places):
+def _ahead(engine=None):
     """Over a sampler that asks for one completion a place and hands its engine's answers on."""
     sampler = SimpleNamespace(
         engine=engine,
         requests=lambda step, places: [Request(prompt=[p], seeds=[step]) for p in places],
         rolled=lambda places, answers: dict(zip(places, answers, strict=True)),
     )
-    return Upcoming(sampler, SimpleNamespace(gathered=lambda items: items, share=share))
+    return Ahead(sampler, SimpleNamespace(gathered=lambda items: items))
 
 
 def test_another_number_of_processes_takes_over_what_was_drawn():
@@ -145,11 +152,13 @@ def test_another_number_of_processes_takes_over_what_was_drawn():
     }  # fmt: skip
     state = json.loads(json.dumps(state))
     for places in ([0, 1, 2, 3], [1, 3], []):
-        one = _upcoming()
+        one = _ahead()
         one.load_state(state)
         assert one.has(7) and one.state() == state
         assert one.take(places) == {place: drawn[place] for place in places}
-        assert not one.has(7)
+        assert not one.has(7) and one.state() == {}
+        one.give_back(7)
+        assert one.has(7) and one.state() == state
 
 
 def test_the_state_waits_for_what_is_being_drawn():
@@ -160,7 +169,7 @@ def test_the_state_waits_for_what_is_being_drawn():
         answered.set()
         return [[SAMPLE] for _ in requests]
 
-    one = _upcoming(SimpleNamespace(sample=sample))
+    one = _ahead(SimpleNamespace(sample=sample))
     assert one.state() == {}
     one.begin(3, [4, 5])
     assert not answered.is_set()
@@ -169,13 +178,19 @@ def test_the_state_waits_for_what_is_being_drawn():
     assert one.state() == {"step": 3, "drawn": rows}
     assert one.take([4, 5]) == {4: [SAMPLE], 5: [SAMPLE]}
     assert one.state() == {}
+    one.give_back(3)
+    assert one.state() == {"step": 3, "drawn": rows}
+    assert one.take([4, 5]) == {4: [SAMPLE], 5: [SAMPLE]}
+    one.begin(4, [6])
+    one.give_back(3)  # too late: the one after is under way
+    assert one.has(4) and not one.has(3)
 
 
 def test_an_error_is_raised_where_the_rollout_is_taken():
     def sample(requests):
         raise EngineError("gone")
 
-    one = _upcoming(SimpleNamespace(sample=sample))
+    one = _ahead(SimpleNamespace(sample=sample))
     one.begin(3, [4])
     assert one.state() == {}
     assert one.has(3)
@@ -192,16 +207,16 @@ def test_closing_the_engine_gives_up_what_is_being_sampled(learner, tmp_path):
     sampler.sync(merged_weights(tiny.model(vocab_size=100, hidden_size=64, intermediate_size=128)))
     over = threading.Event()
     learner.routes["/v1/completions"] = lambda _: (over.wait(30), (503, {}))[1]
-    ahead = Ahead(sampler)
-    ahead.begin([Request(prompt=[1], seeds=range(4))])
-    runs.wait_for(lambda: sampler.server._running, 10, what="the thread")
+    ahead = _ahead(sampler)
+    ahead.begin(2, range(4))
+    runs.wait_for(lambda: sampler.connection._running, 10, what="the thread")
     done = threading.Thread(target=lambda: (sampler.close(), ahead.close()), daemon=True)
     done.start()
     done.join(10)
     over.set()
     assert not done.is_alive()
     with pytest.raises(EngineError, match="was given up"):
-        ahead.take()
+        ahead.take(range(4))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import runs
 
 WORK = """
 import ctypes, resource, sys
@@ -32,3 +33,13 @@ def test_freed_memory_is_faulted_in_once():
     }  # fmt: skip
     pages = 2**26 // 4096
     assert faults["plain"] - faults["keep"] > 5 * pages
+
+
+@pytest.mark.parametrize("hurt", [None, ["scarce.other_libc"]])
+def test_where_it_cannot_be_had_a_run_says_so(hurt, tmp_path):
+    flags = "--recipe tiny --model random:recipes/tiny_model --compute.keep-memory True --check"
+    log = tmp_path / "log"
+    answer = runs.nursery().run("sft", [*flags.split(), "--out", tmp_path], log=log, hurt=hurt)
+    assert answer["codes"] == [0], log.read_text()
+    said = "--compute.keep-memory does nothing here" in log.read_text()
+    assert said == (hurt is not None or platform.libc_ver()[0] != "glibc")

@@ -1,17 +1,18 @@
 """The bench: both sides do the same work, or there is no ratio."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from align.bench import rows, scoring, shapes, show
-from align.bench.case import Case, Settings, completion_lengths, least_tokens, padded_tokens
-from align.bench.measure import Pair, difference, measured, ratios
+from align.bench.case import LONGEST, Case, completion_lengths, least_tokens
 from align.bench.plan import Arguments, planned
 from align.bench.weights import distance, keep_gradient, put_back
 from align.bench.wire import Worker, WorkerError
@@ -75,6 +76,10 @@ def test_what_is_reported(report):
     assert update["ratio"] == pytest.approx(sum(each) / 2)
     assert update["tokens"]["ours"] == update["tokens"]["least"] == 2 * (8 + 16 + 64 + 144 + 256)
     assert update["tokens"]["trl"] == 2 * 4 * (8 + 256)
+    for side in ("ours", "trl"):
+        assert update[side]["peak_since"] in ("begin", "process")
+        assert 0 < update[side]["cores"] < 2  # of the one that it may use
+    assert "cores" in said and about["machine"]["load"]
     assert update["ours"]["peak_mib"] > 50 and update["utilisation"]["ours"] > 0
     assert {one["settings"]["name"] for one in update["tried"]} > {"defaults"}
     assert "Medians" in said and (out / "updates.svg").read_text().startswith("<?xml")
@@ -99,6 +104,28 @@ def test_a_whole_step_is_accounted_for(report):
         assert 8 <= timing["generated"] <= 64
 
 
+def test_every_group_of_a_whole_step_is_trained_on(report):
+    """The model knows nothing of the task: without the added term no answer has an advantage."""
+    step = next(one for one in report[0]["cases"] if one["kind"] == "step")
+    assert step["ratio"] > 0 and "without an advantage" in report[2]
+    for side in ("ours", "trl"):
+        for timing in step[side]["timings"]:
+            assert timing["idle_groups"] == 0 and timing["norms"][0] > 0
+            assert timing["computed"] > timing["generated"]  # prompts too
+
+
+def test_a_trial_of_a_step_trains_on_one_rollout(report):
+    step = next(one for one in report[0]["cases"] if one["kind"] == "step")
+    assert {one["settings"]["micro_batch"] for one in step["tried"]} == {2, 4, 8}
+    for one in step["tried"]:
+        assert len(one["timings"]) in (1, 2) and one["seconds"] == median(one["timings"])
+
+
+def padded_tokens(case):
+    """Every completion with its prompt, padded to the longest."""
+    return case.prompts * case.group * (case.prompt + LONGEST)
+
+
 def test_what_shared_prompts_can_save_at_most():
     """8 completions up to 256 at (k/8)^2: 816 tokens. 3.25 and 4.63 times is all there is."""
     assert sum(completion_lengths(8)) == 816 and max(completion_lengths(8)) == 256
@@ -113,73 +140,6 @@ def test_no_completion_is_without_an_advantage(group):
     assert given[:group] == given[group:]
     mean = sum(given[:group]) / group
     assert min(abs(value - mean) for value in given) > 1e-4
-
-
-def sides(**changes):
-    same = {"losses": [1.0, 0.5], "norms": [2.0, 3.0]}
-    return {"ours": same | changes, "trl": same, "distance": 0.0}
-
-
-def test_other_work_is_told():
-    assert difference(sides(), 1e-5) == ""
-    assert "losses of step 2" in difference(sides(losses=[1.0, 0.6]), 1e-5)
-    assert "norms of step 1" in difference(sides(norms=[2.1, 3.0]), 1e-5)
-    assert "1 losses against 2" in difference(sides(losses=[1.0]), 1e-5)
-    assert "norms of step 1" in difference(sides(norms=[float("nan"), 3.0]), 1e-5)
-    assert "gradients" in difference(sides() | {"distance": 1e-3}, 1e-5)
-
-
-class Scripted:
-    """A worker whose answers are written down."""
-
-    def __init__(self, **answer):
-        self.answer = answer
-        self.orders = []
-
-    def ask(self, do, **values):
-        self.orders.append(do)
-        return self.answer if do == "go" else {}
-
-
-def test_there_is_no_ratio_for_other_work():
-    memory = {"peak_mib": 1.0, "above_mib": 1.0, "waited": 0.0}
-    ours = Scripted(seconds=1.0, losses=[1.0], norms=[1.0], **memory)
-    theirs = Scripted(seconds=2.0, losses=[1.0], norms=[1.0], **memory)
-    options = {"settings": [Settings()], "fastest": True, "alternations": 3, "check": False}
-    pair = Pair(ours, theirs, tick=lambda text: None)
-    assert measured(pair, case(), **options)["ratio"] == 2.0
-    theirs.answer["norms"] = [1.2]
-    found = measured(pair, case(), **options)
-    assert "ratio" not in found and "norms" in found["differs"]
-    assert ours.orders == 2 * ["open", "go", "go", "go", "go", "close"]
-
-
-def test_the_fastest_setting_is_compared():
-    class Depends(Scripted):
-        def ask(self, do, **values):
-            if do == "open":
-                self.answer["seconds"] = {8: 3.0, 4: 2.0, 2: 5.0}[
-                    values["case"]["peer"]["micro_batch"]
-                ]
-            return super().ask(do, **values)
-
-    one = {"losses": [1.0], "norms": [1.0], "peak_mib": 1.0, "above_mib": 1.0, "waited": 0.0}
-    pair = Pair(Scripted(seconds=1.0, **one), Depends(**one), tick=lambda text: None)
-    settings = [Settings(), Settings(name="4", micro_batch=4), Settings(name="2", micro_batch=2)]
-    options = {"settings": settings, "alternations": 1, "check": False}
-    found = measured(pair, case(), fastest=True, **options)
-    assert found["case"]["peer"]["name"] == "4" and found["ratio"] == 2.0
-    assert measured(pair, case(), fastest=False, **options)["case"]["peer"]["name"] == "defaults"
-
-
-def test_ratios_are_of_neighbours():
-    """The machine slows down threefold in the middle; no pair sees it."""
-    timings = {
-        "ours": [{"seconds": 1.0}, {"seconds": 3.0}, {"seconds": 3.0}],
-        "trl": [{"seconds": 2.0}, {"seconds": 6.0}, {"seconds": 9.0}],
-    }
-    found = ratios({side: {"timings": times} for side, times in timings.items()})
-    assert found == {"ratios": [2.0, 2.0, 3.0], "ratio": 2.0}
 
 
 def test_a_case_that_fails_is_told_and_leaves_the_worker_alive(tmp_path):
@@ -203,6 +163,11 @@ def test_scored_batches_repeat_answers_and_not_each_other():
         distinct = [len(set(boxes[i : i + 16])) for i in range(0, 128, 16)]
         assert max(distinct) <= most
         assert alike or min(distinct) >= 12
+        texts = [len(set(completions[i : i + 16])) for i in range(0, 128, 16)]
+        assert 9 <= median(texts) <= 13 if alike else min(texts) == 16
+        # Numbers of more than three digits are split, so tokens are a few more than these pieces.
+        pieces = sorted(len(re.findall(r"\w+|[^\w\s]", text)) for text in completions)
+        assert 30 < pieces[0] < 70 < pieces[64] < pieces[-1] < 200
 
 
 def test_weights_come_back_and_gradients_are_compared(tmp_path):

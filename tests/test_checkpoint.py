@@ -191,6 +191,16 @@ def test_what_goes_wrong_on_another_process_is_raised_on_this_one_and_leaves_no_
     assert Checkpoints(tmp_path, keep=1).newest() is None
 
 
+def test_an_error_without_words_is_an_error(tmp_path, monkeypatch):
+    def write(path, pieces):
+        raise OSError
+
+    monkeypatch.setattr("align.checkpoint.write", write)
+    with pytest.raises(CheckpointError, match="OSError"):
+        _save(Checkpoints(tmp_path, keep=1), 1)
+    assert _names(tmp_path) == [".step-000001.partial"]
+
+
 def test_the_manifest_names_every_processes_file(tmp_path):
     other = {state_file(1): {"bytes": 5, "sha256": "0"}}
     others = iter([[(None, "")], [(other, "")], [(None, "")]])
@@ -199,6 +209,7 @@ def test_the_manifest_names_every_processes_file(tmp_path):
     manifest = json.loads((folder / MANIFEST).read_text())
     assert manifest["files"].keys() == {state_file(0), state_file(1)}
     assert manifest["files"][state_file(1)] == other[state_file(1)]
+    assert "\n" not in (folder / MANIFEST).read_text()  # a rollout has thousands of numbers
 
 
 class _Malicious:
@@ -226,7 +237,7 @@ def test_a_pickle_that_runs_code_is_refused_and_not_run(tmp_path, form):
 
     manifest["files"][STATE] = _fingerprint(folder / STATE)
     (folder / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(CheckpointError, match="deserializing header"):
+    with pytest.raises(CheckpointError, match=r"deserializing header.*delete the stage's folder"):
         store.newest()
     assert not touched.exists()
     if form == "pickle":  # the file would have done harm

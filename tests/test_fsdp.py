@@ -14,6 +14,7 @@ import alike
 import pytest
 import runs
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from align import sharding
@@ -149,6 +150,30 @@ def test_a_killed_run_goes_on_in_any_number_of_processes(first, then, tmp_path):
         runs.check_equal(stage, whole)
     else:
         alike.check_same(stage, whole)
+
+
+def test_a_limit_of_packs_does_not_part_the_processes(tmp_path):
+    """A run that had to halve packs goes on in two: of three prompts one has two, the other one,
+    and both go through the model equally often.
+    """
+    flags = [*TINY, "--steps", "4", "--prompts", "3", "--checkpoints.every", "2"]
+    flags += ["--compute.patience", "20"]
+    out = tmp_path / "killed"
+    stage = train("grpo", flags, out, hurt=["between_minibatches", 4], code=-9)
+    manifest = stage / "checkpoints" / "step-000002" / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"pack_limit": 40}))
+    train("grpo", [*flags, "--resume"], out, ranks=2, sharded=True)
+    alike.check_same(stage, train("grpo", flags, tmp_path / "whole"))
+
+
+def test_every_example_shares_out_in_the_same_way():
+    """What is tried here on a CPU is what GPUs and several machines are told."""
+    told = {
+        name: yaml.safe_load((runs.REPOSITORY / f"recipes/accelerate/{name}.yaml").read_text())
+        for name in ("fsdp_cpu", "fsdp2", "multi_node")
+    }
+    assert told["fsdp2"]["fsdp_config"] == told["fsdp_cpu"]["fsdp_config"]
+    assert told["multi_node"]["fsdp_config"] == told["fsdp_cpu"]["fsdp_config"]
 
 
 @pytest.mark.parametrize(

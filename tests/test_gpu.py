@@ -14,10 +14,14 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from align.backward import Backward
+from align.config import Optim
 from align.logprobs import logprobs
 from align.models import load_causal_lm
+from align.optim import adamw
 from align.packing import Completion, Group, pack
+from align.pieces import Pieces, write
 from align.policy import Policy
+from align.state import captured, put_back
 from align.tiled import Transform
 
 pytestmark = [
@@ -190,6 +194,29 @@ def test_the_head_on_a_gpu_is_the_textbooks():
     torch.testing.assert_close(entropy.cpu(), spread, rtol=0, atol=1e-4)
     for found, wanted in ((on_gpu.grad, states.grad), (layer.weight.grad, head.weight.grad)):
         assert (found.cpu() - wanted).norm() < 1e-5 * wanted.norm()
+
+
+def test_training_goes_on_from_a_checkpoint(tmp_path):
+    """The optimizer's fused kernel wants its count of steps on the GPU."""
+
+    def made():
+        torch.manual_seed(0)
+        module = torch.nn.Linear(8, 4).to("cuda")
+        return module, adamw(module, Optim(lr=1e-2))
+
+    def step(module, optimizer):
+        optimizer.zero_grad()
+        module(torch.ones(3, 8, device="cuda")).square().sum().backward()
+        optimizer.step()
+
+    whole, resumed, file = made(), made(), tmp_path / "state.safetensors"
+    step(*whole)
+    write(file, captured(*whole, main=True))
+    step(*whole)
+    put_back(Pieces([file]), *resumed)
+    step(*resumed)
+    assert torch.equal(resumed[0].weight, whole[0].weight)
+    assert not torch.equal(resumed[0].weight, made()[0].weight)
 
 
 @pytest.mark.slow

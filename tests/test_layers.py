@@ -38,6 +38,7 @@ LAYERS = (
         "align.duplicates",
         "align.flex",
         "align.folder",
+        "align.gather",
         "align.halving",
         "align.layers",
         "align.locate",

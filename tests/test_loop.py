@@ -5,6 +5,8 @@ The stages are made up of a few lines, so that every expected number can be read
 
 import json
 import math
+import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +17,7 @@ from torch import nn
 
 from align import optim
 from align.batch import Batch
-from align.config import Checkpoints, Optim
+from align.config import Checkpoints, Compute, Optim
 from align.optim import adamw
 from align.packing import Completion, Group, pack
 from align.update import NonFiniteError
@@ -90,7 +92,10 @@ class Toy:
             accelerator=Accelerator(cpu=True, mixed_precision="no"), module=self.policy
         )
         self.config = SimpleNamespace(
-            seed=0, optim=Optim(lr=lr, max_grad_norm=1e9), checkpoints=Checkpoints(every=0)
+            seed=0,
+            optim=Optim(lr=lr, max_grad_norm=1e9),
+            checkpoints=Checkpoints(every=0),
+            compute=Compute(),
         )
 
     def collect(self, step):
@@ -229,3 +234,44 @@ def test_a_number_that_is_none_stops_before_the_weights_change(bad, tmp_path):
     assert torch.equal(toy.policy.weight, kept[1])
     assert not torch.equal(kept[0], kept[1])
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "kept"),
+    [
+        ({}, True),
+        ({"threads": 3, "patience": 60.0}, True),
+        ({"gradient_checkpointing": True}, False),
+        ({"token_budget": 100}, False),
+    ],
+)
+def test_a_limit_of_packs_ends_with_what_it_was_found_under(changed, kept, tmp_path):
+    """A resumed run with another use of memory tries whole packs again."""
+    toy = Toy([[[[1]]], [[[2]]], [[[3]]]])
+    toy.config.checkpoints = Checkpoints(every=2)
+    optimizer = torch.optim.SGD(toy.policy.parameters(), lr=99.0)
+    with tiny.loop(toy, optimizer, tmp_path) as loop:
+        loop.update.backward.limit = 40
+        assert loop.run(resume=False)
+    toy.config.compute = Compute(**changed)
+    with tiny.loop(toy, optimizer, tmp_path) as loop:
+        assert loop.run(resume=True)
+    assert loop.update.backward.limit == (40 if kept else None)
+
+
+def test_the_smallest_limit_of_all_processes_is_kept(tmp_path, monkeypatch):
+    toy = Toy([[[[1]]], [[[2]]]])
+    with tiny.loop(toy, torch.optim.SGD(toy.policy.parameters(), lr=99.0), tmp_path) as loop:
+        for others, smallest in (([None], None), ([70, None], 70), ([40, 50, None], 40)):
+            monkeypatch.setattr("align.loop.gathered", lambda items, _, more=others: items + more)
+            assert loop._limit() == smallest
+
+
+def test_waiting_for_what_is_sampled_ahead_counts_as_sampling(tmp_path):
+    """The state of a step's beginning has it, so there is the wait."""
+    toy = Toy([[[[1]]]])
+    toy.state = lambda: time.sleep(0.05) or {}
+    collect = toy.collect
+    toy.collect = lambda step: replace(collect(step), metrics={"seconds/sample": 1.0})
+    (row,) = run(toy, tmp_path)
+    assert 1.05 <= row["seconds/sample"] < 1.5

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 import runs
+from torch import distributed
+
+from align import lost
+from align.config import Compute, ConfigError
 
 ARGS = ["--recipe", "tiny", "--model", "random:recipes/tiny_model", "--steps", "60"]
 CONFIGS = runs.REPOSITORY / "recipes" / "accelerate"
@@ -29,8 +33,8 @@ def process(rank, out):
     raise AssertionError(f"no process of rank {rank}")
 
 
-def launched(config, out, *more):
-    """A run under `accelerate launch`, once it has trained for some steps."""
+def launch(config, out, *more):
+    """A run under `accelerate launch`, and its log."""
     command = [runs.BIN / "accelerate", "launch", "--config_file", CONFIGS / config]
     command += [runs.REPOSITORY / "scripts" / "grpo.py", *ARGS, "--out", out, *more]
     log = out.with_suffix(".log")
@@ -41,6 +45,12 @@ def launched(config, out, *more):
             stdout=file,
             stderr=subprocess.STDOUT,
         )
+    return run, log
+
+
+def launched(config, out, *more):
+    """The same, once it has trained for some steps."""
+    run, log = launch(config, out, *more)
     metrics = out / "grpo" / "metrics.jsonl"
 
     def enough():
@@ -80,15 +90,14 @@ def test_where_one_of_two_processes_is_killed_both_end_and_say_why(config, rank,
     cause = said[said.index("Root Cause") :]
     assert f"rank      : {rank} " in cause
     assert "(SIGKILL)" in cause
+    run, log = launch(config, out, "--resume")
+    assert run.wait(4 * ALL) == 0, log.read_text()
+    whole, log = tmp_path / "whole", tmp_path / "log"
     sharded = config == "fsdp_cpu.yaml"
-    stages = []
-    for folder, more in ((out, ["--resume"]), (tmp_path / "whole", [])):
-        answer = runs.nursery().run(
-            "grpo", [*ARGS, "--out", folder, *more], ranks=2, sharded=sharded, log=tmp_path / "log"
-        )
-        assert answer["codes"] == [0, 0], (tmp_path / "log").read_text()
-        stages.append(folder / "grpo")
-    runs.check_equal(*stages)
+    args = [*ARGS, "--out", whole]
+    answer = runs.nursery().run("grpo", args, ranks=2, sharded=sharded, log=log)
+    assert answer["codes"] == [0, 0], log.read_text()
+    runs.check_equal(out / "grpo", whole / "grpo")
 
 
 @pytest.mark.slow
@@ -99,3 +108,46 @@ def test_a_process_that_hangs_ends_the_run_after_its_patience(tmp_path):
     (survivor,) = [line for line in said.splitlines() if line.startswith("error:")]
     assert "rank 0: another process of this run did not answer within 10 s" in survivor
     assert "rank      : 0 " in said[said.index("Root Cause") :]
+    assert "--compute.patience above 10" in survivor
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("[gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 10000ms for recv operation",
+         "did not answer within 10 s"),
+        ("[gloo/transport/tcp/pair.cc:534] Connection closed by peer", "is gone"),
+    ],
+)  # fmt: skip
+def test_a_process_that_was_slow_may_be_waited_for_longer(said, expected, monkeypatch):
+    monkeypatch.setattr(lost, "LINGER", 0.0)
+    for kind in (RuntimeError, distributed.DistBackendError):
+        with pytest.raises(lost.LostProcessError) as caught, lost.noticed(3, patience=10.0):
+            raise kind(said)
+        assert f"rank 3: another process of this run {expected}" in str(caught.value)
+        assert "--resume" in str(caught.value)
+        slow = "--compute.patience above 10" in str(caught.value)
+        assert slow == ("Timed out" in said)
+
+
+@pytest.mark.parametrize("patience", [0.0, -1.0])
+def test_processes_wait_for_some_time(patience):
+    with pytest.raises(ConfigError, match=r"compute\.patience.*above 0"):
+        Compute(patience=patience)
+
+
+def test_an_error_that_all_processes_share_leaves_a_checkpoint(tmp_path):
+    """The second process's sampler is gone in the third step; both say so, and both save."""
+    args = [*ARGS[:4], "--steps", "4", "--checkpoints.every", "0"]
+    log = tmp_path / "log"
+    out, whole = tmp_path / "run", tmp_path / "whole"
+    hurt = ["scarce.sampler_gone", 1, 3]
+    answer = runs.nursery().run("grpo", [*args, "--out", out], ranks=2, log=log, hurt=hurt)
+    assert answer["codes"] == [2, 2], log.read_text()
+    assert "step 3: the sampler is gone" in log.read_text()
+    assert runs.checkpoints(out / "grpo") == ["step-000002"]
+    for folder, more in ((out, ["--resume"]), (whole, [])):
+        given = [*args, "--out", folder, *more]
+        answer = runs.nursery().run("grpo", given, ranks=2, log=log)
+        assert answer["codes"] == [0, 0], log.read_text()
+    runs.check_equal(out / "grpo", whole / "grpo")

@@ -1,10 +1,16 @@
-"""Tensors written in pieces are read in any others; what is missing is missed."""
+"""Tensors written in pieces are read in any others, and put back where they were; what is missing
+is missed.
+"""
 
 import pytest
 import torch
+from torch import nn
 
 from align.checkpoint import state_file
+from align.config import Optim
+from align.optim import adamw
 from align.pieces import Piece, PieceError, Pieces, write
+from align.state import captured, put_back
 
 
 def _cut(tensor, starts):
@@ -42,3 +48,32 @@ def test_a_piece_that_nobody_wrote_is_missed(tmp_path):
         stored.read("w", (2, 0), (4, 3))
     with pytest.raises(PieceError, match="there is no v"):
         stored.read("v", (0, 0), (1, 3))
+
+
+def _trained(path):
+    """What a process wrote after one optimizer step, with its module."""
+    module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    optimizer = adamw(module, Optim())
+    module(torch.randn(4, 3)).square().sum().backward()
+    optimizer.step()
+    write(path, captured(module, optimizer, main=True))
+    return module, Pieces([path])
+
+
+def test_the_count_of_steps_lies_where_its_parameter_does(tmp_path):
+    """The fused kernel of a GPU reads it there; here the parameters lie nowhere."""
+    module, stored = _trained(tmp_path / state_file(0))
+    module.to("meta")
+    optimizer = adamw(module, Optim())
+    put_back(stored, module, optimizer)
+    for parameter in module.parameters():
+        state = optimizer.state[parameter]
+        assert {one.device.type for one in state.values()} == {"meta"}
+        assert state["step"].shape == () and state["exp_avg"].shape == parameter.shape
+
+
+def test_a_buffer_of_another_module_is_named(tmp_path):
+    module, stored = _trained(tmp_path / state_file(0))
+    module[1].num_batches_tracked = None
+    with pytest.raises(PieceError, match=r"1\.num_batches_tracked is not a buffer here"):
+        put_back(stored, module, adamw(module, Optim()))

@@ -30,7 +30,7 @@ def stand_in():
     made.close()
 
 
-def _engine(url, served="", time_limit=20.0, patience=0.0, **sampling):
+def engine_at(url, served="", time_limit=20.0, patience=0.0, **sampling):
     settings = {"temperature": 0.7, "top_p": 0.9, "max_prompt_tokens": 64, "max_tokens": 12}
     return ServerEngine(
         tiny.chat_tokenizer(),
@@ -44,7 +44,7 @@ def _engine(url, served="", time_limit=20.0, patience=0.0, **sampling):
 
 def test_every_seed_is_asked_for_and_answers_keep_their_order(stand_in):
     requests = [Request(prompt=[7] * n, seeds=[10 * n + i for i in range(6)]) for n in (3, 1, 2)]
-    groups = _engine(stand_in.url).sample(requests)
+    groups = engine_at(stand_in.url).sample(requests)
     for request, samples in zip(requests, groups, strict=True):
         assert [sample.ids[:2] for sample in samples] == [
             [seed, len(request.prompt)] for seed in request.seeds
@@ -61,17 +61,17 @@ def test_every_seed_is_asked_for_and_answers_keep_their_order(stand_in):
 
 
 def test_an_address_may_end_in_v1(stand_in):
-    assert _engine(stand_in.url + "/v1/").model == "teacher"
+    assert engine_at(stand_in.url + "/v1/").model == "teacher"
 
 
 def test_only_a_key_of_its_own_is_sent(stand_in, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "for another service")
     monkeypatch.delenv("ALIGN_SERVER_KEY", raising=False)
-    _engine(stand_in.url).sample([Request(prompt=[1], seeds=[1])])
-    assert stand_in.keys == [None] * 3
+    engine_at(stand_in.url).sample([Request(prompt=[1], seeds=[1])])
+    assert stand_in.keys == [None] * 4
     monkeypatch.setenv("ALIGN_SERVER_KEY", "ours")
-    _engine(stand_in.url).sample([Request(prompt=[1], seeds=[1])])
-    assert stand_in.keys[3:] == ["Bearer ours"] * 3
+    engine_at(stand_in.url).sample([Request(prompt=[1], seeds=[1])])
+    assert stand_in.keys[4:] == ["Bearer ours"] * 4
 
 
 def test_after_an_error_nothing_more_is_asked_nor_waited_for(stand_in):
@@ -84,7 +84,7 @@ def test_after_an_error_nothing_more_is_asked_nor_waited_for(stand_in):
             over.wait(30)
         return (500, {"message": "out of memory"})
 
-    engine = _engine(stand_in.url)
+    engine = engine_at(stand_in.url)
     stand_in.routes["/v1/completions"] = answer
     begun = time.monotonic()
     with pytest.raises(EngineError, match="out of memory"):
@@ -96,7 +96,7 @@ def test_after_an_error_nothing_more_is_asked_nor_waited_for(stand_in):
 
 def test_where_nothing_trains_it_takes_no_weights(stand_in):
     with pytest.raises(EngineError, match=r"weights stay as they are"):
-        _engine(stand_in.url).sync(iter([]))
+        engine_at(stand_in.url).sync(iter([]))
 
 
 def test_no_server():
@@ -106,28 +106,28 @@ def test_no_server():
     with pytest.raises(
         EngineError, match=f"no server answers at http://127.0.0.1:{port} .*--engine.url"
     ):
-        _engine(f"http://127.0.0.1:{port}")
+        engine_at(f"http://127.0.0.1:{port}")
 
 
 def test_another_tokenizer(stand_in):
     stand_in.routes["/tokenize"] = lambda body: {"tokens": [1, 2, 3]}
     with pytest.raises(EngineError, match="whose tokenizer is not that of"):
-        _engine(stand_in.url)
+        engine_at(stand_in.url)
 
 
 def test_without_tokenize_it_goes_on_and_says_so(stand_in, capsys):
     del stand_in.routes["/tokenize"]
-    _engine(stand_in.url)
+    engine_at(stand_in.url)
     assert "its tokenizer was not compared" in capsys.readouterr().out
 
 
 def test_which_model(stand_in):
     with pytest.raises(EngineError, match=r"does not serve 'other'.*teacher"):
-        _engine(stand_in.url, served="other")
+        engine_at(stand_in.url, served="other")
     stand_in.routes["/v1/models"] = lambda _: {"data": [{"id": "a"}, {"id": "b"}]}
     with pytest.raises(EngineError, match=r"serves several models.*: a, b"):
-        _engine(stand_in.url)
-    assert _engine(stand_in.url, served="b").model == "b"
+        engine_at(stand_in.url)
+    assert engine_at(stand_in.url, served="b").model == "b"
 
 
 @pytest.mark.parametrize(
@@ -138,12 +138,12 @@ def test_which_model(stand_in):
 def test_a_list_of_models_that_is_none(stand_in, answer):
     stand_in.routes["/v1/models"] = lambda _: answer
     with pytest.raises(EngineError, match=r"/v1/models does not list models as vLLM does"):
-        _engine(stand_in.url)
+        engine_at(stand_in.url)
 
 
 def test_too_little_room(stand_in):
     with pytest.raises(EngineError, match=r"room for 100 tokens.*together are 101"):
-        _engine(stand_in.url, max_tokens=37)
+        engine_at(stand_in.url, max_tokens=37)
 
 
 def _changed(**choice):
@@ -171,55 +171,19 @@ def _changed(**choice):
     ids=["refused", "no-json", "other-api", "no-ids", "no-logprobs", "too-few", "ended", "none"],
 )
 def test_what_a_completion_comes_to(stand_in, answer, said):
-    engine = _engine(stand_in.url)
+    engine = engine_at(stand_in.url)
     stand_in.routes["/v1/completions"] = lambda _: answer
     with pytest.raises(EngineError, match=said):
         engine.sample([Request(prompt=[1], seeds=[1, 2, 3])])
 
 
 def test_a_completion_has_a_time_limit(stand_in):
-    engine = _engine(stand_in.url, time_limit=0.3)
+    engine = engine_at(stand_in.url, time_limit=0.3)
     stand_in.routes["/v1/completions"] = lambda _: time.sleep(2)
     begun = time.monotonic()
     with pytest.raises(EngineError, match=r"did not answer in time.*--engine.time-limit"):
         engine.sample([Request(prompt=[1], seeds=[1])])
     assert time.monotonic() - begun < 1.5
-
-
-@pytest.mark.parametrize("failure", [(503, {}), (None, {})], ids=["503", "broken-off"])
-def test_one_that_is_gone_for_a_while_is_waited_for(stand_in, capsys, failure):
-    """And everything is asked again: what it had answered may not be there any more."""
-    engine = _engine(stand_in.url, patience=20.0)
-    left = [failure] * 9
-
-    def answer(body):
-        return left.pop() if left and body["seed"] > 2 else stand_in.complete(body)
-
-    stand_in.routes["/v1/completions"] = answer
-    requests = [Request(prompt=[1], seeds=range(6))]
-    groups = engine.sample(requests)
-    assert not left
-    assert [sample.ids[0] for sample in groups[0]] == [0, 1, 2, 3, 4, 5]
-    out = capsys.readouterr().out.replace("\n", " ")
-    assert out.count("trying again for 20 s") == out.count("is back after") >= 1
-
-
-def test_one_that_stays_away_ends_it(stand_in):
-    engine = _engine(stand_in.url, patience=1.2)
-    stand_in.routes["/v1/completions"] = lambda _: (503, {})
-    begun = time.monotonic()
-    with pytest.raises(EngineError, match=rf"{stand_in.url}.*503.*waited . s; --engine.patience"):
-        engine.sample([Request(prompt=[1], seeds=[1])])
-    assert 0.4 < time.monotonic() - begun < 5
-
-
-def test_a_request_that_is_refused_is_not_repeated(stand_in):
-    engine = _engine(stand_in.url, patience=60.0)
-    asked = []
-    stand_in.routes["/v1/completions"] = lambda body: (asked.append(body), (400, {}))[1]
-    with pytest.raises(EngineError, match="answered 400"):
-        engine.sample([Request(prompt=[1], seeds=[1])])
-    assert len(asked) == 1
 
 
 @pytest.mark.vllm

@@ -58,6 +58,23 @@ def test_a_server_that_keeps_its_weights_is_refused(learner, tmp_path):
     assert runs.rows(tmp_path / "grpo" / "metrics.jsonl") == []
 
 
+@pytest.mark.parametrize("ahead", [0, 1])
+@pytest.mark.parametrize("keeps", [(), ("lm_head.weight",)], ids=["sane", "stale"])
+def test_a_head_that_stays_behind_is_refused(learner, tmp_path, keeps, ahead):
+    """Once the others have moved on: at the first sync it is that of all the others. Weights that
+    go there as they should do not end the run, however far they move.
+    """
+    learner.keeps = keeps
+    far = ("--optim.lr", "0.03", "--optim.warmup", "0", "--ahead", str(ahead))
+    given = args(learner, tmp_path, *GRPO, *far)
+    text = run(
+        "grpo", given, tmp_path, expect=2 if keeps else 0, hurt=["server_hurts.all_learn"]
+    ).replace("\n", " ")
+    assert ("step 2: the server's log-probs are" in text) == bool(keeps)
+    metrics = runs.rows(tmp_path / "grpo" / "metrics.jsonl")
+    assert len(metrics) == (1 if keeps else 3)
+
+
 def test_killed_in_the_middle_and_started_again(learner, tmp_path):
     """The run ends with the way on, and resumed it ends as if nothing had been."""
     (tmp_path / "whole").mkdir()
@@ -78,7 +95,9 @@ def test_killed_in_the_middle_and_started_again(learner, tmp_path):
 
 
 def test_two_processes_share_it(learner, tmp_path):
-    """One of them sends the weights; when the server is gone both end."""
+    """One of them sends the weights; when the server is gone both end, after a checkpoint of the
+    step's beginning.
+    """
     run("grpo", args(learner, tmp_path / "whole", *GRPO), tmp_path, ranks=2)
     assert len(learner.loaded) == 3 and len(learner.asked) == 3 * 16
     assert len({seed for seed, _, _ in learner.asked}) == 3 * 16
@@ -86,8 +105,14 @@ def test_two_processes_share_it(learner, tmp_path):
     learner.routes["/v1/completions"] = lambda body: (
         draw(body) if next(left) <= 16 + 7 else (None, {})
     )
-    text = run("grpo", args(learner, tmp_path / "cut", *GRPO), tmp_path, ranks=2, expect=2)
+    given = args(learner, tmp_path / "cut", *GRPO, "--checkpoints.every", "0")
+    text = run("grpo", given, tmp_path, ranks=2, expect=2)
     assert "step 2: " in text and "Start it again with" in text
+    assert runs.checkpoints(tmp_path / "cut" / "grpo") == ["step-000001"]
+    learner.routes["/v1/completions"] = draw
+    learner.start_again()
+    run("grpo", [*given, "--resume"], tmp_path, ranks=2)
+    runs.check_equal(tmp_path / "cut" / "grpo", tmp_path / "whole" / "grpo")
 
 
 def test_sigterm_while_it_samples(learner, tmp_path):

@@ -1,15 +1,23 @@
 """A server that is sent the weights of a model in training, and what it may do wrong."""
 
+import resource
+import shlex
+import threading
+import time
+from itertools import pairwise
+
 import pytest
 import tiny
 import torch
-from stand_in import STOP, Learner
+from stand_in import STOP, Learner, back_after
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from align.config import ConfigError, Engine, Sampling
 from align.lora import merged_weights
 from align.rollout import EngineError, Request
 from align.rollout.server import ServerEngine
+from align.rollout.server_checks import start_command
+from align.rollout.server_nccl import NcclSync
 
 
 @pytest.fixture
@@ -186,6 +194,76 @@ def test_a_folder_that_cannot_be_written(learner, trained, tmp_path):
     (tmp_path / "sync").write_text("in the way")
     with pytest.raises(EngineError, match="weights cannot be written to"):
         sampler.sync(merged_weights(trained))
+
+
+def test_a_disk_that_is_full(learner, trained, tmp_path):
+    """A file that may not grow any further is what a full disk is to the writer."""
+    sampler = engine(learner, tmp_path)
+    sampler.sync(merged_weights(trained))
+    before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(EngineError, match=r"weights cannot be written to .*--engine.sync-fold"):
+            sampler.sync(merged_weights(trained))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
+    assert [str(path) for path in (tmp_path / "sync").iterdir()] == learner.folders
+    sampler.sync(merged_weights(trained))
+    assert gap(trained, sampler.sample(REQUESTS)) < 0.03
+
+
+def test_its_return_is_said_once_it_answers(learner, trained, tmp_path, capsys):
+    sampler = engine(learner, tmp_path, patience=30.0)
+    learner.close()
+    port = learner.server.server_port
+    again = back_after(2.5, Learner, tiny.CHAT_FOLDER, tiny.chat_tokenizer(), port)
+    sampler.sync(merged_weights(trained))
+    again().close()
+    out = capsys.readouterr().out.replace("\n", " ")
+    assert out.count("trying again for 30 s") == out.count("is back after") == 1
+
+
+def test_the_command_that_starts_it():
+    """Can be given to a shell as it is."""
+    path, name = "a model's/folder", "a name; of its own"
+    https = Engine(kind="server", url="https://server.example/v1", served=name)
+    words = shlex.split(start_command(path, https, Sampling()))
+    given = dict(pairwise(words))
+    assert given["--model"] == path and given["--served-model-name"] == name
+    assert (given["--host"], given["--port"]) == ("server.example", "443")
+    plain = Engine(kind="server", url="http://server.example")
+    assert "--port 80 " in start_command(path, plain, Sampling())
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["raises", "hangs"])
+def test_weights_that_do_not_get_there_by_nccl(learner, tmp_path, monkeypatch, ends):
+    """The run ends in time, having taken part in all that is gathered for the others' sake."""
+    for name, value in (("is_available", True), ("current_device", 0), ("set_device", None)):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    sampler = engine(learner, tmp_path, time_limit=0.4, sync="nccl")
+    over, gathered = threading.Event(), []
+
+    class Sender:
+        def send_weights(self):
+            next(iter(sampler.weights.source))
+            if ends:
+                raise RuntimeError("NCCL error: remote process exited")
+            over.wait(30)
+
+        def shutdown(self):
+            raise AssertionError("waits for good")
+
+    sampler.weights.engine = Sender()
+    weights = ((str(i), (gathered.append(i), torch.ones(1))[1]) for i in range(5))
+    said = "remote process exited" if ends else r"not in 0.4 s: .*--engine.time-limit"
+    begun = time.monotonic()
+    with pytest.raises(EngineError, match=rf"did not reach .*{said}(.|\n)*Start it again with"):
+        sampler.sync(weights)
+    assert time.monotonic() - begun < 10
+    assert gathered == [0, 1, 2, 3, 4]
+    sampler.close()
+    over.set()
+    assert isinstance(sampler.weights, NcclSync) and sampler.weights.version == ""
 
 
 def test_one_that_ends_says_how_to_start_it(learner, trained, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +17,7 @@ from test_halving import check_same, policy, random_groups, weighted
 from align.backward import Backward
 from align.halving import halves
 from align.packing import pack
-from align.shortage import TooLargeError, is_shortage
+from align.shortage import TooLargeError, is_shortage, named
 
 CPU_SAID = (
     "[enforce fail at alloc_cpu.cpp:126] err == 0. DefaultCPUAllocator: can't allocate memory: "
@@ -215,37 +216,73 @@ def test_a_real_shortage_of_memory(tmp_path, wide):
 
 
 TWO = "--recipe tiny --model random:recipes/tiny_model --optim.eps 1e-3 --batch 16"
+MANY, ONE = "160", "100000"  # token budgets: several packs a process, or a single one
 
 
-def two(tmp_path, name, budget, number):
+def two(out, budget, number, where="forward"):
     """Two processes, of which the second runs short in its pack `number`: exit codes, logs."""
-    flags = [*TWO.split(), "--compute.token-budget", budget, "--out", tmp_path / name]
-    hurt, log = ["scarce.fail_once", 1, number], tmp_path / f"{name}.log"
-    answer = runs.nursery().run("sft", flags, log=log, ranks=2, hurt=hurt)
+    flags = [*TWO.split(), "--compute.token-budget", budget, "--checkpoints.every", "1"]
+    hurt, log = ["scarce.fail_once", 1, number, where], out.with_name(f"{out.name}.log")
+    answer = runs.nursery().run("sft", [*flags, "--out", out], log=log, ranks=2, hurt=hurt)
     return answer["codes"], [file.read_text() for file in (log, Path(f"{log}.1"))]
 
 
-def test_one_of_two_processes_runs_short(tmp_path):
-    """In the first of its packs, in whose forward pass the ranks exchange buffers."""
-    for name, number in (("whole", 10**6), ("cut", 1)):
-        codes, logs = two(tmp_path, name, 160, number)
-        assert codes == [0, 0], logs
-    assert logs[1].count("rank 1: a pack of") == 1
+@pytest.fixture(scope="module")
+def enough(tmp_path_factory):
+    """The stage of two processes that never run short."""
+    out = tmp_path_factory.mktemp("enough") / "run"
+    codes, logs = two(out, MANY, 10**6)
+    assert codes == [0, 0], logs
+    return out / "sft"
+
+
+@pytest.mark.parametrize(
+    ("budget", "number", "where"),
+    [(MANY, 1, "forward"), (MANY, 2, "backward"), (ONE, 1, "backward")],
+)
+def test_one_of_two_processes_runs_short(budget, number, where, enough, tmp_path):
+    """In the first forward pass, in which the processes exchange buffers; where gradients of other
+    packs have been added; and in a process's only pack. The limit is in the checkpoint, though the
+    process that writes it never ran short.
+    """
+    codes, logs = two(tmp_path / "run", budget, number, where)
+    assert codes == [0, 0], logs
+    (said,) = re.findall(r"rank 1: a pack of .* packs have at most (\d+) from here on", logs[1])
     assert "a pack of" not in logs[0]
-    whole, cut = (tmp_path / name / "sft" for name in ("whole", "cut"))
-    rows = [runs.rows(stage / "metrics.jsonl") for stage in (whole, cut)]
+    stage = tmp_path / "run" / "sft"
+    newest = stage / "checkpoints" / runs.checkpoints(stage)[-1]
+    assert json.loads((newest / "manifest.json").read_text())["pack_limit"] == int(said)
+    rows = [runs.rows(one / "metrics.jsonl") for one in (enough, stage)]
     assert len(rows[0]) > 1
     for expected, found in zip(*rows, strict=True):
         for figure in ("loss", "grad_norm", "tokens"):
             assert found[figure] == pytest.approx(expected[figure], rel=1e-5), figure
-    expected, found = (load_file(s / "model" / "model.safetensors") for s in (whole, cut))
+    expected, found = (load_file(one / "model" / "model.safetensors") for one in (enough, stage))
     for name, weight in expected.items():
         assert (found[name] - weight).abs().max() < 1e-5 * weight.abs().max(), name
 
 
-def test_in_the_exchange_of_gradients_it_is_an_error(tmp_path):
-    """A rank's only pack: it says what to do, and the other rank does not wait for ever."""
-    codes, logs = two(tmp_path, "one", 100_000, 1)
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_in_the_exchange_of_gradients_it_is_an_error(where, tmp_path):
+    """It says what to do, and the other rank does not wait for ever."""
+    codes, logs = two(tmp_path / "run", ONE, 2, where)
     assert 0 not in codes and -9 not in codes
-    assert "rank 1: a pack of" in logs[1]
-    assert "--resume with --compute.token-budget" in logs[1]
+    assert "rank 1: memory ran out while gradients were exchanged" in logs[1]
+    assert "--compute.gradient-checkpointing" in logs[1]
+
+
+def test_a_shortage_in_passes_without_gradient_is_named(tmp_path):
+    args, log = runs.grpo(tmp_path / "run", "--compute.token-budget", "600"), tmp_path / "log"
+    answer = runs.nursery().run("grpo", args, log=log, hurt=["scarce.fail_filling"])
+    said = log.read_text()
+    assert answer["codes"] == [2] and "Traceback" not in said, said
+    assert "error: memory ran out (CUDA out of memory. Tried to allocate 2.00 GiB.)" in said
+    assert "--resume with --compute.token-budget 300" in said
+    assert "--compute.gradient-checkpointing" in said
+
+
+def test_what_is_not_a_shortage_passes_unchanged():
+    for error in (ValueError(CPU_SAID), RuntimeError("shapes cannot be multiplied")):
+        with pytest.raises(type(error)) as caught, named(token_budget=600):
+            raise error
+        assert caught.value is error

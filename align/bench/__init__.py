@@ -7,7 +7,7 @@
     peers.py    TRL's own loop held between two optimizer steps, its trainers (peer_trainers.py)
     scoring.py  a batch judged, ours against math-verify one by one
     start.py    launch to first step
-    measure.py  alternations, ratios, and whether both did the same work
+    measure.py  alternations and ratios; same.py: whether both did the same work
     rows.py     what both learn from; configs.py, shapes.py: stages and models
     plan.py     which cases a command line means
     show.py     tables and plot

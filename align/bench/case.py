@@ -16,6 +16,8 @@ KINDS: tuple[Kind, ...] = (
     "sync",
     "start",
 )
+# How far losses and gradients of both sides may be apart in float32, relative.
+EXACT: dict[str, float] = {"update": 1e-5, "dpo": 1e-4, "reward-model": 1e-4, "sft": 1e-4}
 LONGEST = 256  # tokens of the longest completion of a group
 ENDLESS = 1_000_000  # steps of a run that is held between them and never comes to its end
 LR = 1e-7  # moves the weights, and too little to change what is compared
@@ -69,6 +71,9 @@ class Case:
     """step: of a completion; dpo, reward-model, sft: of a sequence."""
     engine: str = "vllm"
     """step, sync: what samples for us."""
+    trial: bool = False
+    """step: TRL samples once and trains on that again and again, so that its settings of the
+    training are not told apart by the luck of the draw."""
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -88,8 +93,3 @@ def completion_lengths(group: int, *, longest: int = LONGEST) -> list[int]:
 def least_tokens(case: Case) -> int:
     """update: the fewest tokens that must be computed, every prompt and every completion once."""
     return case.prompts * (case.prompt + sum(completion_lengths(case.group)))
-
-
-def padded_tokens(case: Case) -> int:
-    """update: tokens of a batch that repeats the prompt and pads to the longest completion."""
-    return case.prompts * case.group * (case.prompt + max(completion_lengths(case.group)))

@@ -1,4 +1,4 @@
-"""Alternations, ratios, and whether both sides did the same work.
+"""Alternations and ratios.
 
 The ratio is the median over alternations of theirs / ours, each pair taken one right after the
 other, now the one and now the other first. The first timing of each side is thrown away.
@@ -12,16 +12,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from align.bench.case import Case, Settings
+from align.bench.case import EXACT, Case, Settings
+from align.bench.same import SIDES, difference, told
 from align.bench.start import launched
 from align.bench.wire import Worker, WorkerError
 
 Tick = Callable[[str], None]
 
-# How far losses and gradient norms may be apart, relative (losses: to 1 at least).
-EXACT = {"update": 1e-5, "dpo": 1e-4, "reward-model": 1e-4, "sft": 1e-4}
-ROUNDED = 0.05  # under bf16 autocast, where sums are taken in another order
-TRIAL = 2  # timings by which one of TRL's settings is judged, the first thrown away
+TRIAL = 3  # timings by which one of TRL's settings is judged, the first thrown away
+HOPELESS = 1.2  # so many times the fastest so far, and a setting is not timed again
+DISTURBED = 0.85  # of the cores that a side has in its middle timing: something else had the rest
 
 
 class Pair:
@@ -73,15 +73,29 @@ class Pair:
         return found | {"differs": difference(found, EXACT[case.kind])}
 
     def trials(self, case: Case, settings: Sequence[Settings]) -> list[dict[str, Any]]:
-        """Seconds and memory of TRL under each of these settings, or why it does not work."""
-        tried = []
+        """Seconds and memory of TRL under each of these settings, or why it does not work. A whole
+        step's are those of its training and of one sampling, the same for all that sample alike.
+        """
+        tried: list[dict[str, Any]] = []
+        best, sampling = float("inf"), dict[str, float]()
         for one in settings:
             about: dict[str, Any] = {"settings": one.__dict__}
             try:
-                self.open("trl", replace(case, peer=one))
-                runs = [self.go("trl", case) for _ in range(TRIAL)]
+                self.open("trl", replace(case, peer=one, trial=True))
+                first = self.go("trl", case)
+                if case.kind == "step":
+                    sampling.setdefault(one.generation, first["parts"]["sample"])
+                more = sampling.get(one.generation, 0.0)
+                runs = [self.go("trl", case)]
+                while len(runs) < TRIAL - 1 and runs[0]["seconds"] + more <= HOPELESS * best:
+                    runs.append(self.go("trl", case))
                 self.close("trl")
-                about |= {name: runs[-1][name] for name in ("seconds", "peak_mib", "above_mib")}
+                for _ in range(TRIAL - 1 - len(runs)):
+                    self.tick(f"{case.name}, trl: {one.name} is not the fastest")
+                timings = [run["seconds"] + more for run in runs]
+                about |= {"seconds": median(timings), "timings": timings}
+                about |= {name: runs[-1][name] for name in ("peak_mib", "above_mib")}
+                best = min(best, about["seconds"])
             except WorkerError as error:
                 about["error"] = str(error)
             tried.append(about)
@@ -102,17 +116,23 @@ class Pair:
         return sides | ratios(sides)
 
 
-SIDES = ("ours", "trl")
-
-
 def summary(timings: list[dict[str, Any]]) -> dict[str, Any]:
-    """Median seconds, greatest memory, and the largest share of a core used while waiting."""
-    return {
+    """Median seconds, greatest memory, the most processor seconds used while waiting; and where
+    they are known the median of cores used, and the turns that had far fewer.
+    """
+    found: dict[str, Any] = {
         "seconds": median(one["seconds"] for one in timings),
         "peak_mib": max(one["peak_mib"] for one in timings),
+        "peak_since": timings[0]["peak_since"],
         "above_mib": max(one["above_mib"] for one in timings),
         "waited": max(one["waited"] for one in timings),
     }
+    if "cores" in timings[0]:
+        cores = [one["cores"] for one in timings]
+        found["cores"] = median(cores)
+        few = DISTURBED * found["cores"]
+        found["disturbed"] = [turn for turn, one in enumerate(cores) if one < few]
+    return found
 
 
 def ratios(sides: dict[str, Any]) -> dict[str, Any]:
@@ -120,21 +140,6 @@ def ratios(sides: dict[str, Any]) -> dict[str, Any]:
     pairs = zip(sides["ours"]["timings"], sides["trl"]["timings"], strict=True)
     each = [theirs["seconds"] / ours["seconds"] for ours, theirs in pairs]
     return {"ratios": each, "ratio": median(each)}
-
-
-def difference(sides: dict[str, Any], tolerance: float) -> str:
-    """Why the two did not do the same work; empty where they did."""
-    ours, theirs = sides["ours"], sides["trl"]
-    for name, floor in (("losses", 1.0), ("norms", 0.0)):
-        if len(ours[name]) != len(theirs[name]):
-            return f"{len(ours[name])} {name} against {len(theirs[name])}"
-        for step, (one, other) in enumerate(zip(ours[name], theirs[name], strict=True), 1):
-            apart = abs(one - other) / max(abs(other), floor, 1e-12)
-            if not apart <= tolerance:
-                return f"{name} of step {step}: {one:.7g} against {other:.7g}, {apart:.1e} apart"
-    if (apart := sides.get("distance", 0.0)) > tolerance:
-        return f"gradients are {apart:.1e} apart"
-    return ""
 
 
 def alone(pair: Pair, case: Case, *, alternations: int) -> dict[str, Any]:
@@ -176,7 +181,6 @@ def measured(
     if case.kind in ("dpo", "reward-model", "sft"):
         pair.open("ours", case)  # writes the rows that the other side reads
         pair.close("ours")
-    compared = case.kind in EXACT
     tried = pair.trials(case, settings) if len(settings) > 1 else []
     working = [one for one in tried if "seconds" in one]
     if tried and not working:
@@ -185,26 +189,10 @@ def measured(
     if working and fastest:
         chosen = Settings(**min(working, key=lambda one: one["seconds"])["settings"])
     case = replace(case, peer=chosen)
-    if check and compared:
+    if check:
         result["check"] = pair.check(case)
     result |= {"case": case.plain(), "tried": tried} | pair.alternate(case, alternations)
-    if case.kind == "scoring":
-        result["differs"] = _verdicts(result)
-    elif compared:
-        tolerance = EXACT[case.kind] if case.precision == "fp32" else ROUNDED
-        last = {side: result[side]["timings"][0] for side in SIDES}
-        said = result.get("check", {}).get("differs") or difference(last, tolerance)
-        result["differs"] = said
+    result |= told(case, result)
     if result.get("differs"):
         del result["ratio"]
     return result
-
-
-def _verdicts(result: dict[str, Any]) -> str:
-    """Which verdicts are not the same; they leave the result, which they would swell."""
-    odd: list[str] = []
-    pairs = zip(result["ours"]["timings"], result["trl"]["timings"], strict=True)
-    for turn, (ours, theirs) in enumerate(pairs):
-        both = zip(ours.pop("verdicts"), theirs.pop("verdicts"), strict=True)
-        odd += [f"turn {turn}, completion {i}" for i, (a, b) in enumerate(both) if a != b]
-    return f"other verdicts: {', '.join(odd[:8])}" if odd else ""

@@ -18,18 +18,21 @@ class Meter:
         self.cuda = device == "cuda"
         self.loaded = 0.0
         self.began = 0.0
+        self.used = 0.0
+        self.since = "begin"
 
     def begin(self) -> None:
         self.loaded = self._now()
         if self.cuda:
             torch.cuda.reset_peak_memory_stats()
-        else:
-            _forget_peak()
+        elif not _forget_peak():
+            self.since = "process"
         self.start()
 
     def start(self) -> None:
         """The clock alone."""
         self._wait()
+        self.used = time.process_time()
         self.began = time.perf_counter()
 
     def passed(self) -> float:
@@ -38,12 +41,16 @@ class Meter:
         return time.perf_counter() - self.began
 
     def end(self) -> dict[str, Any]:
-        """Seconds, and memory in MiB: the peak since `begin`, and how far that is above what was
-        held then. Resident memory of this process, on CUDA what torch has allocated.
+        """Seconds; cores, the processor seconds that this process had in each of them; and memory
+        in MiB: the peak since `begin` (since the process began, where `peak_since` says so), and
+        how far that is above what was held then. Resident memory of this process, on CUDA what
+        torch has allocated.
         """
         seconds = self.passed()
+        cores = (time.process_time() - self.used) / seconds
         peak = torch.cuda.max_memory_allocated() / MIB if self.cuda else _resident("VmHWM")
-        return {"seconds": seconds, "peak_mib": peak, "above_mib": peak - self.loaded}
+        memory = {"peak_mib": peak, "above_mib": peak - self.loaded, "peak_since": self.since}
+        return {"seconds": seconds, "cores": cores} | memory
 
     def _now(self) -> float:
         return torch.cuda.memory_allocated() / MIB if self.cuda else _resident("VmRSS")
@@ -61,9 +68,12 @@ def _resident(name: str) -> float:
     raise RuntimeError(f"/proc/self/status has no {name}")
 
 
-def _forget_peak() -> None:
-    """VmHWM starts again from what is resident now; without leave to, it stays the process's."""
+def _forget_peak() -> bool:
+    """VmHWM starts again from what is resident now. False without leave to: it stays the
+    process's.
+    """
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
-        return
+        return False
+    return True

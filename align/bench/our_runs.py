@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from align.rollout.build import build
 from align.stages.grpo import GrpoStage
 from align.stages.preference import PreferenceStage
 from align.stages.reward_model import RewardModelStage
+from align.stages.rolled import Rolled
 from align.stages.sft import SftStage
 
 PASSES: dict[str, tuple[Any, Any]] = {
@@ -105,10 +107,12 @@ class Steps(Ours):
             autocast=context.policy.autocast,
         )
         self.stage = GrpoStage(config, context, config.data.rows(), engine)
+        self.idle_groups = 0.0
         wake(config)
 
     def serve(self, channel: Channel) -> None:
-        collect, self.stage.steps = self.stage.collect, ENDLESS
+        collect, compare = self.stage.collect, self.stage.compare
+        self.stage.steps = ENDLESS
 
         def held(step: int) -> Batch:
             done = self.meter.end() if step > 1 else {}
@@ -118,7 +122,11 @@ class Steps(Ours):
             self.meter.begin()
             return collect(step)
 
-        self.stage.collect = held
+        def compared(groups: Sequence[Rolled]) -> None:
+            compare(groups)
+            self.idle_groups = sum(not any(one.advantages) for one in groups) / len(groups)
+
+        self.stage.collect, self.stage.compare = held, compared
         self.looped()
 
     def _figures(self, done: dict[str, Any]) -> dict[str, Any]:
@@ -131,7 +139,8 @@ class Steps(Ours):
             "parts": parts | {"own": done["seconds"] - named},
             "completions": count,
             "generated": round(row["length"] * count),
-            "computed": row["computed_tokens"],
+            "computed": round(row["computed_tokens"]),
+            "idle_groups": self.idle_groups,
             "losses": [row["loss"]],
             "norms": [row["grad_norm"]],
         }

@@ -65,16 +65,18 @@ class GrpoSteps(Peer):
         total = self.case.prompts * self.case.group
         _clock(trainer, "_generate", gate, "sample")
         _clock(trainer, "_calculate_rewards", gate, "score")
-        whole = trainer._generate_and_score_completions
+        whole, kept = trainer._generate_and_score_completions, []
 
         def counted(inputs: Any) -> Any:
-            found = whole(inputs)
+            found = kept[0] if kept else whole(inputs)
+            if self.case.trial and not kept:
+                kept.append(found)
             gate.more |= {
                 "completions": total,
                 "generated": int(found["completion_mask"].sum()),
-                "computed": found["completion_mask"].numel() + found["prompt_ids"].numel(),
+                "idle_groups": trainer._metrics["train"]["frac_reward_zero_std"][-1],
             }
-            return found
+            return dict(found)
 
         trainer._generate_and_score_completions = counted
         return trainer

@@ -33,9 +33,12 @@ class Gate(TrainerCallback):
         self.losses: list[float] = []
         self.norms: list[float] = []
         self.more: dict[str, Any] = {}
+        self.computed = 0
 
     def watch(self, trainer: Any) -> None:
-        """Keep what the trainer's own functions return for loss and gradient norm."""
+        """Keep what the trainer's own functions return for loss and gradient norm, and count the
+        tokens, padding too, that go through its model to be trained.
+        """
         training_step, clip = trainer.training_step, trainer.accelerator.clip_grad_norm_
 
         def step(*args: Any, **kwargs: Any) -> Any:
@@ -50,6 +53,12 @@ class Gate(TrainerCallback):
         trainer.training_step, trainer.accelerator.clip_grad_norm_ = step, clipped
         self.partial: list[torch.Tensor] = []
 
+        def count(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+            if torch.is_grad_enabled():
+                self.computed += kwargs["input_ids"].numel()
+
+        trainer.model.register_forward_pre_hook(count, with_kwargs=True)
+
     def on_step_begin(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
         if self.left:
             return
@@ -62,6 +71,7 @@ class Gate(TrainerCallback):
             put_back(parts["model"], parts["optimizer"], self.fresh)
         self.left = self.steps
         self.losses, self.norms, self.partial, self.more = [], [], [], {}
+        self.computed = 0
         self.meter.begin()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -72,6 +82,7 @@ class Gate(TrainerCallback):
             self.answer = self.meter.end() | {
                 "losses": [float(loss) for loss in self.losses],
                 "norms": [float(norm) for norm in self.norms],
+                "computed": self.computed,
                 "waited": self.waited,
                 **self.more,
             }

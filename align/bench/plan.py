@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from align.bench.case import KINDS, Case, Kind, Settings
+from align.bench.case import EXACT, KINDS, Case, Kind, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Arguments:
     """update: completions of the prompt."""
     updates: int = 1
     """update: groups of one optimizer step."""
-    check: Literal["first", "all", "none"] = "first"
+    check: Literal["first", "all", "none"] = "all"
     """Which cases of a kind are also compared in float32, loss, norm and whole gradient."""
     trials: Literal["all", "first", "defaults"] = "all"
     """update: for which cases TRL's fastest setting is looked for. first: the settings of the
@@ -42,20 +42,25 @@ class Arguments:
     rows: str = ""
     """dpo, reward-model, sft: preference rows such as UltraFeedback's; default: rows of the
     bench's own."""
-    count: int = 32
+    also: bool = False
+    """dpo, reward-model: time TRL's other settings too. What is quoted is against its defaults."""
+    count: int = 16
     """dpo, reward-model, sft: how many rows."""
     batch: int = 8
     """dpo, reward-model: rows an optimizer step; SFT takes all rows in one."""
-    words: float = 1.0
-    """dpo, reward-model, sft: length of the bench's own rows, as a factor."""
+    words: float = 0.5
+    """dpo, reward-model, sft: length of the bench's own rows, as a factor (1: requests of 20 to
+    170 words, answers of 30 to 220)."""
     max_tokens: int = 1024
     """dpo, reward-model, sft: of a sequence, and of one of TRL's packs."""
-    step_prompts: int = 16
-    """step: prompts, as in the recipe smollm2."""
+    step_prompts: int = 8
+    """step: prompts; the recipe smollm2 has 16."""
     step_samples: int = 8
     """step: completions of each."""
     step_tokens: int = 96
     """step: most tokens of a completion."""
+    launches: int = 3
+    """start: launches of each side."""
     data: str = "arithmetic?size=4000&max_factor=12&seed=1"
     """step: where the prompts come from."""
     scored: str = ""
@@ -91,10 +96,13 @@ def planned(arguments: Arguments, *, model: str, scratch: Path) -> list[Planned]
             cases = _cases(kind, arguments, _base(kind, arguments, model, scratch))
             for i, case in enumerate(cases):
                 settings = settings_of(case, with_paged=arguments.paged)
+                if kind in ("dpo", "reward-model") and not arguments.also:
+                    settings = settings[:1]
                 if kind == "update" and not _tried(i, arguments, case):
                     settings = settings[:1]
                 first = i == 0 or kind == "sft"
                 wanted = arguments.check == "all" or (arguments.check == "first" and first)
+                wanted = wanted and kind in EXACT
                 quoted = kind in ("update", "step", "sft")
                 found.append(Planned(case=case, settings=settings, fastest=quoted, check=wanted))
     return found
@@ -108,7 +116,8 @@ def settings_of(case: Case, *, with_paged: bool = False) -> tuple[Settings, ...]
         sizes = sorted({total, max(1, total // 2), max(1, total // 4)}, reverse=True)
         return (default, *(_plain(size) for size in sizes))
     if case.kind == "step":
-        sizes = [size for size in (8, 16, 32) if total % size == 0]
+        sizes = (2, 4, 8) if case.device == "cpu" else (8, 16, 32)
+        sizes = [size for size in sizes if total % size == 0]
         paged = replace(_plain(8), name="paged", generation="paged")
         return (Settings(), *(_plain(size) for size in sizes), *([paged] if with_paged else []))
     if case.kind == "sft":
@@ -152,11 +161,10 @@ def _cases(kind: Kind, arguments: Arguments, base: Case) -> Sequence[Case]:
             for g in arguments.groups
         ]  # fmt: skip
     if kind in ("step", "sync", "start"):
-        return [
-            replace(base, data=arguments.data, engine=arguments.engine,
-                    prompts=arguments.step_prompts, group=arguments.step_samples,
-                    max_tokens=arguments.step_tokens)
-        ]  # fmt: skip
+        whole = replace(base, data=arguments.data, engine=arguments.engine,
+                        prompts=arguments.step_prompts, group=arguments.step_samples,
+                        max_tokens=arguments.step_tokens)  # fmt: skip
+        return [replace(whole, prompts=2, group=4) if kind == "start" else whole]
     if kind == "scoring":
         base = replace(base, rows=arguments.scored)
         return (

@@ -24,6 +24,7 @@ from align.bench.start import LaunchError
 from align.bench.wire import Worker, WorkerError
 
 # Where there is no terminal, rich takes 80 columns: too few for the tables.
+BUSY = 0.25  # of the cores, in the minute before anything is measured
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 
 
@@ -42,6 +43,8 @@ def run(arguments: Arguments) -> int:
     ours, trl = Worker("ours", **options), Worker("trl", **options)
     try:
         report = {"about": _about(arguments, trl), "cases": []}
+        if (load := os.getloadavg()[0]) > BUSY * (os.cpu_count() or 1):
+            console.print(f"the machine is busy with something else (load {load:.1f})")
         with _bar() as bar:
             task = bar.add_task("starting", total=sum(_timings(one, arguments) for one in plan))
 
@@ -87,7 +90,7 @@ def _one(
     if case.kind == "sync":
         return alone(pair, case, alternations=count)
     if case.kind == "start":
-        return launches(pair, case, alternations=count, log=pair.workers["ours"].log)
+        return launches(pair, case, alternations=arguments.launches, log=pair.workers["ours"].log)
     return measured(
         pair, case, settings=settings, fastest=one.fastest, alternations=count, check=one.check
     )
@@ -107,8 +110,10 @@ def _end(report: dict[str, Any], arguments: Arguments) -> int:
 
 def _timings(one: Planned, arguments: Arguments) -> int:
     """Timings of a case, the ones thrown away too: what the bar counts."""
-    if one.case.kind in ("sync", "start"):
-        return arguments.alternations * (1 if one.case.kind == "sync" else 2)
+    if one.case.kind == "start":
+        return 2 * arguments.launches
+    if one.case.kind == "sync":
+        return arguments.alternations + 1
     trials = TRIAL * len(one.settings) if len(one.settings) > 1 else 0
     return 2 * (arguments.alternations + 1) + trials + 2 * one.check
 
@@ -134,6 +139,7 @@ def _about(arguments: Arguments, worker: Worker) -> dict[str, Any]:
         "machine": {
             "processor": _processor(),
             "cores": os.cpu_count(),
+            "load": os.getloadavg(),
             "system": platform.platform(),
         },
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -13,6 +13,16 @@ from align.bench.meter import Meter
 from align.bench.wire import Channel
 
 PROMPTS, SAMPLES = 8, 16
+AGAIN = 1 / 3  # of a prompt's completions that are one of those before, word for word
+# What a worked solution is made of; one to four of these are 60 to 200 tokens.
+STEPS = (
+    "Let $x = {a}$ and $y = {b}$. Then $x + y = {a} + {b} = {sum}$, and we keep this for later.",
+    r"Multiply both sides by ${c}$, so $\frac{{x}}{{{c}}} + {a} = {b}$ turns into "
+    r"$x + {c} \cdot {a} = {c} \cdot {b}$.",
+    r"Half of ${sum}$ is $\frac{{{sum}}}{{2}}$, so $\sqrt{{{sum} + {c}}}$ lies above ${c}$.",
+    "There are {a} cases with {c} in each, that is ${a} * {c} = {times}$ in all, and {b} more.",
+    r"By symmetry $({a} - x)^2 = x^2 - {twice} x + {square}$, which is least at $x = {a}$.",
+)
 # A gold of MATH's kinds and what is answered to it, two right and two wrong, by a number.
 FORMULAS: tuple[Callable[[int], tuple[str, str, str, str]], ...] = (
     lambda n: (rf"\frac{{{n}}}{{401}}", rf"\frac{{{2 * n}}}{{802}}", rf"\frac{{{n}}}{{41}}", "0.5"),
@@ -27,25 +37,34 @@ FORMULAS: tuple[Callable[[int], tuple[str, str, str, str]], ...] = (
 
 def batch(turn: int, *, alike: bool) -> tuple[list[str], list[str]]:
     """Completions and golds, half of them numbers, half formulas, with content of its own each
-    turn.
+    turn: worked solutions of 60 to 200 tokens.
 
-    alike: a prompt's 16 completions share four answers, as a policy's do; else every completion of
-    the batch has an answer of its own. What is said before the answer differs throughout.
+    alike: a prompt's 16 completions share four answers, and a third of them are the same to the
+    letter, as a policy's are; else every completion of the batch has a text and an answer of its
+    own.
     """
     draw = random.Random(f"scoring {turn}")
     completions, golds = [], []
     for prompt in range(PROMPTS):
         number = 100 * (turn + 2) + SAMPLES * prompt
         forms = FORMULAS[(turn + prompt) % len(FORMULAS)] if prompt % 2 else _numbers
+        said: list[str] = []
         for sample in range(SAMPLES):
             answer = draw.choice(forms(number if alike else number + sample))
-            one, other = draw.randint(2, 90), draw.randint(2, 90)
-            completions.append(
-                f"First we find {one} + {other} = {one + other}, then we take half of it and "
-                f"compare with the other side.\nThe answer is $\\boxed{{{answer}}}$."
-            )
-            golds.append(forms(number)[0])
+            text = f"{_solution(draw)}\nSo the answer is $\\boxed{{{answer}}}$."
+            said.append(draw.choice(said) if alike and said and draw.random() < AGAIN else text)
+        completions += said
+        golds += [forms(number)[0]] * SAMPLES
     return completions, golds
+
+
+def _solution(draw: random.Random) -> str:
+    lines = []
+    for step in draw.choices(STEPS, k=draw.randint(1, 4)):
+        a, b, c = (draw.randint(2, 90) for _ in range(3))
+        more = {"sum": a + b, "times": a * c, "twice": 2 * a, "square": a * a}
+        lines.append(step.format(a=a, b=b, c=c, **more))
+    return "\n".join(lines)
 
 
 def _numbers(n: int) -> tuple[str, str, str, str]:
@@ -73,7 +92,9 @@ class Scoring:
             self.forget()
             self.meter.begin()
             verdicts = self.judge(completions, golds)
-            channel.answer(**self.meter.end(), verdicts=verdicts, waited=channel.waited)
+            done = self.meter.end()
+            del done["cores"]  # the reward's workers are processes of their own
+            channel.answer(**done, verdicts=verdicts, waited=channel.waited)
 
     def judge(self, completions: list[str], golds: list[str]) -> list[float]:
         """1.0 for a right answer, else 0.0."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from align.bench.case import Case, least_tokens, padded_tokens
+from align.bench.case import Case, least_tokens
 from align.bench.shapes import flops
 
 
@@ -17,7 +17,8 @@ def reckoned(found: dict[str, Any], peak_tflops: float) -> dict[str, Any]:
     if found["kind"] != "update" or "case" not in found:
         return found
     case = Case.of(found["case"])
-    computed = {"ours": found["ours"]["opened"]["tokens"], "trl": padded_tokens(case)}
+    counted = found["trl"]["timings"][0]["computed"]
+    computed = {"ours": found["ours"]["opened"]["tokens"], "trl": counted}
     found["tokens"] = computed | {"least": least_tokens(case)}
     if peak_tflops:
         config = json.loads((Path(case.model) / "config.json").read_text())
@@ -63,7 +64,8 @@ def _seconds(cases: list[dict[str, Any]]) -> Table:
     table = Table(title="Medians, and the median of the alternations' ratios")
     for name in ("case", "TRL's setting"):
         table.add_column(name)
-    for name in ("ours s", "TRL s", "times", "peak MiB", "TRL's", "loss", "TRL's"):
+    figures = ("ours s", "TRL s", "times", "cores", "TRL's", "peak MiB", "TRL's", "loss", "TRL's")
+    for name in figures:
         table.add_column(name, justify="right")
     for one in cases:
         if "trl" not in one:
@@ -75,9 +77,22 @@ def _seconds(cases: list[dict[str, Any]]) -> Table:
         table.add_row(
             one["name"], one["case"]["peer"]["name"],
             f"{one['ours']['seconds']:.3f}", f"{one['trl']['seconds']:.3f}", ratio,
-            *(_number(one[side].get("peak_mib"), "{:.0f}") for side in ("ours", "trl")), *losses,
+            *(_cores(one[side]) for side in ("ours", "trl")),
+            *(_peak(one[side]) for side in ("ours", "trl")), *losses,
         )  # fmt: skip
     return table
+
+
+def _cores(side: dict[str, Any]) -> str:
+    """Cores used, and how many timings had far fewer."""
+    few = len(side.get("disturbed", ()))
+    return _number(side.get("cores"), "{:.2f}") + (f" ({few} disturbed)" if few else "")
+
+
+def _peak(side: dict[str, Any]) -> str:
+    """Peak memory; where it could not be forgotten between timings, that of the whole process."""
+    whole = side.get("peak_since") == "process"
+    return _number(side.get("peak_mib"), "{:.0f}") + (" (process)" if whole else "")
 
 
 def _tokens(updates: list[dict[str, Any]]) -> Table:
@@ -117,6 +132,12 @@ def _parts(one: dict[str, Any]) -> Table:
     for name in ("completions", "generated"):
         each = [middle[side]["seconds"] / middle[side][name] for side in ("ours", "trl")]
         table.add_row(f"ms / {name}", f"{1e3 * each[0]:.2f}", "", f"{1e3 * each[1]:.2f}", "")
+    said = {"tokens sampled": "generated", "tokens trained on": "computed",
+            "groups without an advantage": "idle_groups"}  # fmt: skip
+    for text, name in said.items():
+        table.add_row(text, *(x for s in ("ours", "trl") for x in (f"{middle[s][name]:g}", "")))
+    norms = [f"{middle[side]['norms'][0]:.3g}" for side in ("ours", "trl")]
+    table.add_row("gradient norm", norms[0], "", norms[1], "")
     return table
 
 

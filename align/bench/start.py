@@ -68,6 +68,8 @@ def _command(case: Case, side: str, out: Path) -> list[str]:
         "sampling.max-tokens": case.max_tokens,
         "engine.kind": case.engine,
         "kl-every": 0,
+        # So that every completion is computed, whatever it earns: TRL computes them all.
+        "entropy": 1e-9,
         "compute.precision": case.precision,
         "compute.threads": case.threads,
         "compute.token-budget": case.token_budget,

@@ -86,6 +86,7 @@ class Compute:
         require(
             self.token_budget > 0, "compute.token-budget", self.token_budget, "at least 1 token"
         )
+        require(self.patience > 0, "compute.patience", self.patience, "above 0")
 
 
 @dataclass(frozen=True, kw_only=True)

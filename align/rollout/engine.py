@@ -33,7 +33,14 @@ class Sample:
 
 
 class EngineError(RuntimeError):
-    """A sampler that cannot be started or used; the message says what to type instead."""
+    """A sampler that cannot be started or used; the message says what to type instead.
+
+    shared: every process of the run raises it at this place, so that they can go on together.
+    """
+
+    def __init__(self, message: str = "", *, shared: bool = False) -> None:
+        super().__init__(message)
+        self.shared = shared
 
 
 class Engine(Protocol):

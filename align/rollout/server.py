@@ -26,7 +26,7 @@ from transformers import PreTrainedTokenizerBase
 from align.config import Engine as EngineConfig
 from align.config import Sampling
 from align.rollout import server_checks as checks
-from align.rollout.calls import GoneError, Server
+from align.rollout.connection import Connection, GoneError
 from align.rollout.engine import EngineError, Request, Sample, seed_of
 from align.rollout.server_nccl import NcclSync
 from align.rollout.server_weights import FolderSync, Weights
@@ -51,22 +51,22 @@ class ServerEngine:
         path: str = "",
         folder: Path | None = None,
     ) -> None:
-        self.server = Server(engine)
+        self.connection = Connection(engine)
         self.sampling, self.stop = sampling, list(stop)
         self.weights: Weights | None = None
         if folder is None:
-            self.model = self.server.run(lambda: self._checked(engine, tokenizer))
+            self.model = self.connection.run(lambda: self._checked(engine, tokenizer))
             return
         command = checks.start_command(path, engine, sampling)
-        self.weights = _weights(self.server, engine, folder.resolve())
+        self.weights = _weights(self.connection, engine, folder.resolve())
         self.model = on_first(
-            lambda: self.server.run(lambda: self._checked(engine, tokenizer, command))
+            lambda: self.connection.run(lambda: self._checked(engine, tokenizer, command))
         )
-        self.server.advice = f"\nStart it again with\n  {command}\nand go on with --resume"
+        self.connection.advice = f"\nStart it again with\n  {command}\nand go on with --resume"
 
     def sample(self, requests: Sequence[Request]) -> Answers:
-        return self.server.run(
-            lambda: self.server.patiently(self._ready, lambda: self._all(requests))
+        return self.connection.run(
+            lambda: self.connection.patiently(self._ready, lambda: self._all(requests))
         )
 
     def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
@@ -79,7 +79,7 @@ class ServerEngine:
 
     def close(self) -> None:
         """Give up what is being sampled; the server runs on."""
-        self.server.close()
+        self.connection.close()
         if self.weights is not None:
             self.weights.close()
 
@@ -88,22 +88,24 @@ class ServerEngine:
     ) -> str:
         """The model's name there, once all that can be wrong has been looked for."""
         try:
-            model = await checks.served(self.server, engine.served, self.sampling)
+            model = await checks.served(self.connection, engine.served, self.sampling)
         except GoneError as error:
             raise EngineError(f"{error}\n  {command}" if command else str(error)) from error
-        await checks.check_tokenizer(self.server, model, tokenizer)
+        await checks.check_tokenizer(self.connection, model, tokenizer)
         if self.weights is not None:
-            await checks.check_takes_weights(self.server, command)
+            await checks.check_takes_weights(self.connection, command)
             await self.weights.check()
         return model
 
     async def _ready(self) -> None:
         if self.weights is not None:
             await self.weights.ready()
+        else:
+            await checks.served(self.connection, self.model, self.sampling)
 
     async def _all(self, requests: Sequence[Request]) -> Answers:
         turns = asyncio.Semaphore(AT_ONCE)
-        async with self.server.client() as client:
+        async with self.connection.client() as client:
 
             async def complete(prompt: Sequence[int], seed: int) -> Sample:
                 async with turns:
@@ -134,23 +136,25 @@ class ServerEngine:
             "logprobs": 0,
             "return_token_ids": True,
         }
-        answer = await self.server.call(client, "POST", "/v1/completions", body)
+        answer = await self.connection.call(client, "POST", "/v1/completions", body)
         try:
             return _completion(answer)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise EngineError(
-                f"the server at {self.server.url} does not answer as vLLM 0.10.2 and newer do, "
+                f"the server at {self.connection.url} does not answer as vLLM 0.10.2 and newer do, "
                 f"with token ids and log-probs ({error!r}): {str(answer)[:300]}"
             ) from error
 
 
-def _weights(server: Server, engine: EngineConfig, stage: Path) -> Weights:
+def _weights(connection: Connection, engine: EngineConfig, stage: Path) -> Weights:
     if engine.sync == "nccl":
-        return NcclSync(server)
+        return NcclSync(connection)
     if not engine.sync_folder:
-        return FolderSync(server, stage / "sync")
+        return FolderSync(connection, stage / "sync")
     # Several runs may be given one folder: the stage's own has a name that stays when it resumes.
-    return FolderSync(server, Path(engine.sync_folder).resolve() / f"{seed_of(str(stage)):016x}")
+    return FolderSync(
+        connection, Path(engine.sync_folder).resolve() / f"{seed_of(str(stage)):016x}"
+    )
 
 
 def _completion(answer: dict[str, Any]) -> Sample:

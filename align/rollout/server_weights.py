@@ -15,24 +15,26 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from align.rollout.calls import GoneError, Server
+from align.rollout.connection import Connection, GoneError
 from align.rollout.engine import EngineError
 from align.rollout.server_checks import check_reads
 from align.rollout.together import is_first, on_first
 
 SHARD = 2**31  # bytes gathered before they are written
 AS_STARTED = "default"  # vLLM's name for the weights that it was started with
+UNWRITTEN = (OSError, SafetensorError)  # what a full disk comes as
 UNUSED, PAUSE = 20, 0.5  # tries until the server holds no keys and values any more, seconds
 
 
 class Weights:
     """What the server has been sent: `send` on every process at once, the rest on any."""
 
-    def __init__(self, server: Server) -> None:
-        self.server = server
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
         self.version = ""
         self.run, self.sent = secrets.token_hex(4), 0
 
@@ -47,13 +49,13 @@ class Weights:
 
         Raises EngineError where it has another run's.
         """
-        held = await held_version(self.server)
+        held = await held_version(self.connection)
         if held == AS_STARTED:
             await self.send_again()
         elif held != self.version:
             raise EngineError(
-                f"the server at {self.server.url} has weights of another run ({held}): a server "
-                "that takes weights serves one run at a time"
+                f"the server at {self.connection.url} has weights of another run ({held}): a "
+                "server that takes weights serves one run at a time"
             )
 
     async def send_again(self) -> None:
@@ -61,8 +63,10 @@ class Weights:
 
     async def check_held(self) -> None:
         """Raises GoneError where the server has been started again without our noticing."""
-        if await held_version(self.server) != self.version:
-            raise GoneError(f"the server at {self.server.url} lost its weights while it was asked")
+        if await held_version(self.connection) != self.version:
+            raise GoneError(
+                f"the server at {self.connection.url} lost its weights while it was asked"
+            )
 
     def close(self) -> None:
         """Nothing is sent any more."""
@@ -75,14 +79,14 @@ class Weights:
 class FolderSync(Weights):
     """Through `folder`, which is this run's alone; the last weights stay there until the next."""
 
-    def __init__(self, server: Server, folder: Path) -> None:
-        super().__init__(server)
+    def __init__(self, connection: Connection, folder: Path) -> None:
+        super().__init__(connection)
         self.folder = folder
 
     async def check(self) -> None:
         try:
-            await check_reads(self.server, self.folder)
-        except OSError as error:
+            await check_reads(self.connection, self.folder)
+        except UNWRITTEN as error:
             raise EngineError(self._unwritable(error)) from error
 
     def send(self, weights: Iterable[tuple[str, Tensor]]) -> None:
@@ -91,7 +95,7 @@ class FolderSync(Weights):
         if is_first():
             try:
                 write_weights(self.folder / version, pairs)
-            except OSError as error:
+            except UNWRITTEN as error:
                 failed = self._unwritable(error)
         for _ in pairs:  # gathering them takes every process
             pass
@@ -99,7 +103,9 @@ class FolderSync(Weights):
         def load() -> str:
             if failed:
                 raise EngineError(failed)
-            self.server.run(lambda: self.server.patiently(_nothing, lambda: self._load(version)))
+            self.connection.run(
+                lambda: self.connection.patiently(self._answers, lambda: self._load(version))
+            )
             for other in self.folder.iterdir():
                 if other.name != version:
                     shutil.rmtree(other, ignore_errors=True)
@@ -117,37 +123,42 @@ class FolderSync(Weights):
     async def _load(self, version: str) -> None:
         where = {"weights_path": str(self.folder / version)}
         body = {"method": "reload_weights", "kwargs": where}
-        await self.server.once("POST", "/collective_rpc", body, limit=self.server.time_limit)
-        await take_over(self.server, version)
+        await self.connection.once(
+            "POST", "/collective_rpc", body, limit=self.connection.time_limit
+        )
+        await take_over(self.connection, version)
 
-    def _unwritable(self, error: OSError) -> str:
+    async def _answers(self) -> None:
+        await held_version(self.connection)
+
+    def _unwritable(self, error: Exception) -> str:
         return (
             f"weights cannot be written to {self.folder} ({error}): give another folder that "
             "trainer and server both see with --engine.sync-folder"
         )
 
 
-async def held_version(server: Server) -> str:
+async def held_version(connection: Connection) -> str:
     """What the server calls its weights."""
-    return str((await server.once("GET", "/weight_info")).get("weight_version"))
+    return str((await connection.once("GET", "/weight_info")).get("weight_version"))
 
 
-async def take_over(server: Server, version: str) -> None:
+async def take_over(connection: Connection, version: str) -> None:
     """Drop keys and values of the weights before, and give those that are there now their name.
 
     What was given up just now holds keys and values a moment longer. Another process may have sent
     the very same weights meanwhile, and use them already.
     """
     for _ in range(UNUSED):
-        if (await server.once("POST", "/reset_prefix_cache")).get("success"):
-            await server.once("POST", "/update_weight_version", {"new_version": version})
+        if (await connection.once("POST", "/reset_prefix_cache")).get("success"):
+            await connection.once("POST", "/update_weight_version", {"new_version": version})
             return
-        if await held_version(server) == version:
+        if await held_version(connection) == version:
             return
         await asyncio.sleep(PAUSE)
     raise EngineError(
-        f"the server at {server.url} keeps keys and values of the weights before: others ask it "
-        "too, and a server that takes weights serves one run at a time"
+        f"the server at {connection.url} keeps keys and values of the weights before: others "
+        "ask it too, and a server that takes weights serves one run at a time"
     )
 
 
@@ -155,6 +166,15 @@ def write_weights(folder: Path, weights: Iterable[tuple[str, Tensor]]) -> None:
     """Whole or absent: files of tensors in bfloat16, named as in a Hugging Face folder."""
     partial = folder.with_name(f".{folder.name}.partial")
     partial.mkdir(parents=True)
+    try:
+        _write_all(partial, weights)
+    except UNWRITTEN:
+        shutil.rmtree(partial, ignore_errors=True)  # a checkpoint may need the room
+        raise
+    partial.rename(folder)
+
+
+def _write_all(folder: Path, weights: Iterable[tuple[str, Tensor]]) -> None:
     shard: dict[str, Tensor] = {}
     size = number = 0
     for name, tensor in weights:
@@ -162,11 +182,10 @@ def write_weights(folder: Path, weights: Iterable[tuple[str, Tensor]]) -> None:
         shard[name] = tensor.to("cpu", torch.bfloat16, copy=True).contiguous()
         size += shard[name].nbytes
         if size >= SHARD:
-            _write(partial, number := number + 1, shard)
+            _write(folder, number := number + 1, shard)
             shard, size = {}, 0
     if shard:
-        _write(partial, number + 1, shard)
-    partial.rename(folder)
+        _write(folder, number + 1, shard)
 
 
 def _write(folder: Path, number: int, shard: dict[str, Tensor]) -> None:
@@ -174,7 +193,3 @@ def _write(folder: Path, number: int, shard: dict[str, Tensor]) -> None:
     save_file(shard, file)
     with file.open("rb") as opened:
         os.fsync(opened.fileno())  # another machine may read it next
-
-
-async def _nothing() -> None:
-    pass

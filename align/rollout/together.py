@@ -17,20 +17,27 @@ def is_first() -> bool:
 
 
 def on_first(work: Callable[[], T]) -> T:
-    """What `work` returns on the first process, on every one; an EngineError there is raised on
-    every one, so that none waits for a process that has left.
+    """What `work` returns on the first process, on every one; an error there is raised on every
+    one, so that none waits for a process that has left. An EngineError is `shared`; of another the
+    others learn by an EngineError.
     """
     if not _many():
         return work()
-    answer: list[Any] = [None, ""]
+    result: T | None = None
+    failure: Exception | None = None
     if is_first():
         try:
-            answer[0] = work()
-        except EngineError as error:
-            answer[1] = str(error)
+            result = work()
+        except Exception as error:
+            failure = error
+    shared = isinstance(failure, EngineError)
+    said = None if failure is None else str(failure) if shared else f"rank 0: {failure!r}"
+    answer: list[Any] = [result, said, shared]
     distributed.broadcast_object_list(answer, src=0)
-    if answer[1]:
-        raise EngineError(answer[1])
+    if failure is not None and not shared:
+        raise failure
+    if answer[1] is not None:
+        raise EngineError(answer[1], shared=answer[2]) from failure
     return answer[0]
 
 

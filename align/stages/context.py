@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from align.gather import gathered
 from align.policy import Policy
 from align.sharding import settle
 
@@ -58,7 +58,7 @@ class Context:
     def gathered(self, items: list[Any]) -> list[Any]:
         """Every rank's items, in rank order."""
         settle(self.module)
-        return gather_object(items) if self.accelerator.num_processes > 1 else items
+        return gathered(items, self.accelerator)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,13 +19,13 @@ from align.objectives.reduce import token_weights, tokens_per_step
 from align.packing import Completion, Group, Pack
 from align.policy import Policy
 from align.rollout import Engine, EngineError
-from align.stages.agreement import check_engine
+from align.stages.agreement import check_engine, due
+from align.stages.ahead import Ahead
 from align.stages.base import StageBase
 from align.stages.context import Context
 from align.stages.figures import Clock, rollout_figures, sample_rows
 from align.stages.modules import frozen_policy
 from align.stages.rolled import Prompts, Rolled, Roller
-from align.stages.upcoming import Upcoming
 
 
 class RolloutStage(StageBase):
@@ -39,9 +39,10 @@ class RolloutStage(StageBase):
         self.steps = config.steps or math.ceil(len(self.prompts.kept) / config.prompts)
         self.optimizer_steps = config.minibatches * config.iterations
         self.cursor = 0  # prompts drawn so far, over all ranks
-        self.upcoming = Upcoming(self.roller, context) if config.ahead else None
+        self.ahead = Ahead(self.roller, context) if config.ahead else None
         self.synced = 0  # the step at whose beginning the engine got the weights
-        self.trusted = config.engine.kind != "server"
+        self.syncs = 0  # in this process
+        self.unchecked = False  # what is sampled next with the policy's weights is compared
         self.reference: Policy | None = None
         if self.wants_reference() and not config.lora.rank:
             self.reference = self._load_reference()
@@ -61,19 +62,19 @@ class RolloutStage(StageBase):
         }
 
     def collect(self, step: int) -> Batch:
+        cursor = self.cursor
         try:
             return self._collect(step)
         except EngineError as error:
-            raise EngineError(f"step {step}: {error}") from error
+            # `state` is that of the step's beginning again.
+            self.cursor = cursor
+            if self.ahead:
+                self.ahead.give_back(step)
+            raise EngineError(f"step {step}: {error}", shared=error.shared) from error
 
     def _collect(self, step: int) -> Batch:
         clock = Clock()
-        if not (self.upcoming and self.upcoming.has(step)):
-            self._sync(step, clock)
         groups, replaced = self.roll(step, clock)
-        if not self.trusted:
-            check_engine(groups, self.context, self.packed)
-            self.trusted = True
         self.compare(groups)
         figures = rollout_figures([*groups, *replaced], self.context)
         begun = time.perf_counter()
@@ -120,31 +121,40 @@ class RolloutStage(StageBase):
         return bool(self.config.beta)
 
     def state(self) -> dict[str, Any]:
-        upcoming = {"upcoming": self.upcoming.state()} if self.upcoming else {}
-        return {"cursor": self.cursor} | upcoming
+        ahead = {"ahead": self.ahead.state()} if self.ahead else {}
+        return {"cursor": self.cursor} | ahead
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.cursor = state["cursor"]
-        if self.upcoming:
-            self.upcoming.load_state(state["upcoming"])
+        if self.ahead:
+            self.ahead.load_state(state["ahead"])
 
     def close(self) -> None:
         self.engine.close()
-        if self.upcoming:
-            self.upcoming.close()
+        if self.ahead:
+            self.ahead.close()
 
     def draw(self, step: int, wanted: int, clock: Clock) -> list[Rolled]:
         """This rank's share of the next prompts' groups, scored."""
         places = self._places(wanted)
         self.cursor += wanted
+        drawn = self.ahead is not None and self.ahead.has(step)
+        if not drawn:
+            self._sync(step, clock)
         with clock("sample"):
             groups = self._sampled(step, places)
-        if self.upcoming and step < self.steps:
+        if not drawn:
+            self._check(groups)
+        if self.ahead and step < self.steps:
             # These weights will be one update old when the next step learns from them: it weighs
             # each token by trainer / sampler (`correction`), and its ratios start from the
             # trainer's own log-probs, never from the sampler's.
             self._sync(step, clock)
-            self.upcoming.begin(step + 1, self._places(wanted))
+            self.ahead.begin(step + 1, self._places(wanted))
+            if self.unchecked:  # once the weights move on, they cannot be compared any more
+                with clock("sample"):
+                    following = self.ahead.drawn()
+                self._check(following)
         with clock("score"):
             self.roller.score(step, groups)
         return groups
@@ -157,14 +167,14 @@ class RolloutStage(StageBase):
         """Groups sampled now or ahead. What went wrong on one rank is raised on all."""
         groups, said = [], ""
         try:
-            if self.upcoming and self.upcoming.has(step):
-                groups = self.upcoming.take(places)
+            if self.ahead and self.ahead.has(step):
+                groups = self.ahead.take(places)
             else:
                 groups = self.roller.sample(step, places)
         except EngineError as error:
             said = str(error)
         if found := [one for one in self.context.gathered([said]) if one]:
-            raise EngineError(found[0])
+            raise EngineError(found[0], shared=True)
         return groups
 
     def _sync(self, step: int, clock: Clock) -> None:
@@ -174,6 +184,15 @@ class RolloutStage(StageBase):
         with clock("sync"):
             self.engine.sync(merged_weights(self.context.model))
         self.synced = step
+        self.syncs += 1
+        self.unchecked = self.config.engine.kind == "server" and due(self.syncs)
+
+    def _check(self, groups: Sequence[Rolled]) -> None:
+        """Compare what was sampled with the policy's weights with the policy, where it is time."""
+        if self.unchecked:
+            temperature = self.config.sampling.temperature
+            check_engine(groups, self.context, self.packed, temperature=temperature)
+            self.unchecked = False
 
     def roll(self, step: int, clock: Clock) -> tuple[list[Rolled], list[Rolled]]:
         """This rank's groups, and those that were replaced."""

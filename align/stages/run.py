@@ -29,7 +29,7 @@ from align.progress import console
 from align.references import loading
 from align.rollout import EngineError
 from align.sharding import ShardingError, wanted
-from align.shortage import TooLargeError
+from align.shortage import TooLargeError, named
 from align.stages.checks import check_reward, check_tracker, checked_rows
 from align.stages.context import Launch
 from align.stages.rolled import RewardError
@@ -69,8 +69,8 @@ def _run_stage(config: Stage, located: Mapping[str, Located], launch: Launch) ->
     transformers.utils.logging.disable_progress_bar()
     if config.compute.threads:
         torch.set_num_threads(config.compute.threads)
-    if config.compute.keep_memory:
-        keep_freed_memory()
+    if config.compute.keep_memory and not keep_freed_memory():
+        console.print("--compute.keep-memory does nothing here: it is for glibc's allocator")
     stage_folder = launch.out / config.name
     based_on = manifest.basis(config, located, launch.out)
     if launch.resume:
@@ -102,7 +102,8 @@ def _run_stage(config: Stage, located: Mapping[str, Located], launch: Launch) ->
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=patience))],
     )
     wanted(accelerator)
-    with noticed(accelerator.process_index, patience=patience):
+    named_shortage = named(token_budget=config.compute.token_budget)
+    with noticed(accelerator.process_index, patience=patience), named_shortage:
         finished = _work(config, paths, launch, rows, accelerator, began, based_on)
     if not finished:
         console.print("stopped by SIGTERM after a checkpoint; continue with --resume")

@@ -1,19 +1,22 @@
-"""Calls to a vLLM server: each has a time limit, and what goes wrong is said with the address.
+"""The connection to a vLLM server: each call has a time limit, and what goes wrong is said with
+the address.
 
-A server that does not answer may be on its way back: `Server.patiently` begins work again, for as
-long as `--engine.patience` allows. A server that wants a key gets the one in ALIGN_SERVER_KEY, and
-no other service's key.
+A server that does not answer may be on its way back: `Connection.patiently` begins work
+again, for as long as `--engine.patience` allows. A server that wants a key gets the one in
+ALIGN_SERVER_KEY, and no other service's key.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -24,6 +27,7 @@ from align.rollout.engine import EngineError
 T = TypeVar("T")
 CONNECT = 10.0  # seconds to reach the server, and for everything that is not long work
 PAUSES = (0.5, 8.0)  # seconds between two tries: the first, doubled up to the last
+OUTAGES = 3  # times that it may go away within one piece of work
 
 
 class GoneError(EngineError):
@@ -34,7 +38,7 @@ class NotOfferedError(EngineError):
     """The server does not have that route."""
 
 
-class Server:
+class Connection:
     """Where a server listens, and how it is talked to. One piece of work runs at a time."""
 
     def __init__(self, engine: EngineConfig) -> None:
@@ -42,6 +46,7 @@ class Server:
         self.time_limit, self.patience = engine.time_limit, engine.patience
         self.advice = ""  # what to do when it is gone for good
         self._closed = False
+        self._answered = 0.0  # when it last did
         self._running: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
 
     def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -67,20 +72,25 @@ class Server:
     async def patiently(
         self, ready: Callable[[], Awaitable[None]], work: Callable[[], Awaitable[T]]
     ) -> T:
-        """The work's result, once the server is ready for it. Where the server is gone in between,
-        both are begun again; raises GoneError when it stays away for longer than its patience.
+        """The work's result, once `ready`, which asks the server something, has come back. Where
+        the server is gone in between, both are begun again; raises GoneError when it stays away for
+        longer than its patience. One that then was at work for longer than that is given the whole
+        patience again, OUTAGES times in all: what it is asked may be what ends it.
         """
-        since, pause, said = 0.0, PAUSES[0], False
+        outages, since, back, pause, said = 1, 0.0, math.inf, PAUSES[0], False
         while True:
             try:
                 await ready()
+                back = time.monotonic()
                 if said:
-                    console.print(f"{self.url} is back after {time.monotonic() - since:.0f} s")
+                    console.print(f"{self.url} is back after {back - since:.0f} s")
                     said = False
                 return await work()
             except GoneError as error:
                 now = time.monotonic()
-                since = since or now
+                if since and self._answered - back > self.patience and outages < OUTAGES:
+                    outages, since, pause = outages + 1, 0.0, PAUSES[0]
+                since, back = since or now, math.inf
                 if now - since + pause > self.patience:
                     waited = f" (waited {now - since:.0f} s; --engine.patience)"
                     waited = waited if self.patience else ""
@@ -124,7 +134,9 @@ class Server:
             ) from error
         except httpx.HTTPError as error:
             raise GoneError(f"{self.url}{path} broke off: {error!r}") from error
-        return _content(answer, f"{self.url}{path}")
+        content = _content(answer, f"{self.url}{path}")
+        self._answered = time.monotonic()
+        return content
 
     async def _stoppable(self, work: Coroutine[Any, Any, T]) -> T:
         """The work, cancelled by SIGTERM where this is the main thread.
@@ -148,6 +160,12 @@ class Server:
             if main:
                 loop.remove_signal_handler(signal.SIGTERM)
                 signal.signal(signal.SIGTERM, usual)
+
+
+def address(url: str) -> tuple[str, int]:
+    """Host and port of a server."""
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def _content(answer: httpx.Response, where: str) -> dict[str, Any]:
