@@ -77,7 +77,7 @@ class Loop:
     def run(self, *, resume: bool) -> bool:
         """All steps that are left. Returns False if SIGTERM ended it early, after a checkpoint."""
         done = self._restore() if resume else 0
-        self.progress.start(done)
+        self.progress.start(done, resumed=resume)
         for step in range(done + 1, self.stage.steps + 1):
             set_seed(seed_of(self.config.seed, "step", step) % 2**32, device_specific=True)
             begun = time.perf_counter()

@@ -39,12 +39,12 @@ def noticed(rank: int, *, patience: float) -> Iterator[None]:
             "longest sampling or scoring"
         )
         raise LostProcessError(
-            f"rank {rank}: another process of this run {what} ({said}); the last checkpoint is "
-            f"whole: continue with --resume{longer if late else ''}"
+            f"rank {rank}: another process of this run {what} ({said}); continue with --resume, "
+            f"from the last checkpoint if there is one{longer if late else ''}"
         ) from error
 
 
 def broken(error: RuntimeError) -> str | None:
     """The first line of what a collective operation broke with; None for any other error."""
-    said = str(error).strip().partition("\n")[0]
+    said = str(error).strip().partition("\n")[0].partition(". This is typically")[0]
     return said if isinstance(error, dist.DistError) or "gloo/" in said else None

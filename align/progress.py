@@ -59,13 +59,14 @@ class Progress:
             disable=not (enabled and console.is_terminal),
         )
 
-    def start(self, done: int) -> None:
-        """Begin at `done` steps, more than 0 after a resume."""
+    def start(self, done: int, *, resumed: bool) -> None:
+        """Begin after `done` steps. resumed: it was asked to go on where a run was."""
         self.begun, self.first = time.monotonic(), done
         self.task = self.bar.add_task("step", total=self.steps, completed=done, left="?")
         self.bar.start()
-        if self.enabled and done:
-            console.print(f"resumed after step {done}")
+        if self.enabled and resumed:
+            found = f"resumed after step {done}" if done else "no checkpoint yet: from the start"
+            console.print(found)
 
     def step(self, step: int, row: Mapping[str, float]) -> None:
         """Show the figures of a finished step."""

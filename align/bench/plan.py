@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from align.bench.case import EXACT, KINDS, Case, Kind, Settings
+from align.config.parts import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,14 @@ class Arguments:
     """Random weights of this shape instead of a model; for update alone."""
     peak_tflops: float = 0.0
     """What the machine can do at this precision; where given, model FLOP utilisation is told."""
+
+    def __post_init__(self) -> None:
+        for name in ("alternations", "launches", "threads", "updates", "count", "batch"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
+        for name, least in (("prompts", 1), ("groups", 2)):
+            sizes = getattr(self, name)
+            right = bool(sizes) and min(sizes) >= least
+            require(right, name, " ".join(map(str, sizes)), f"one or more, of at least {least}")
 
 
 @dataclass(frozen=True, kw_only=True)

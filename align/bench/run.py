@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime
 import os
 import platform
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
@@ -22,6 +22,7 @@ from align.bench.plan import Arguments, Planned, planned
 from align.bench.shapes import model_folder
 from align.bench.start import LaunchError
 from align.bench.wire import Worker, WorkerError
+from align.folder import made
 
 # Where there is no terminal, rich takes 80 columns: too few for the tables.
 BUSY = 0.25  # of the cores, in the minute before anything is measured
@@ -30,13 +31,18 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 
 def run(arguments: Arguments) -> int:
     """Measure, write bench.json, tables and plot. Returns the exit code: 1 where a case failed or
-    its sides did different work.
+    its sides did different work. Raises FolderError, MissingError.
     """
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    scratch = arguments.out / "scratch"
-    scratch.mkdir(exist_ok=True)
-    model = model_folder(arguments, scratch)
-    plan = planned(arguments, model=model, scratch=scratch)
+    with TemporaryDirectory(prefix=".scratch-", dir=made(arguments.out)) as scratch:
+        model = model_folder(arguments, Path(scratch))
+        plan = planned(arguments, model=model, scratch=Path(scratch))
+        report = _measured(plan, arguments)
+    return _end(report, arguments)
+
+
+def _measured(plan: list[Planned], arguments: Arguments) -> dict[str, Any]:
+    """What is found out, case after case."""
+    console.print("starting both sides (half a minute)")
     log = arguments.out / "workers.log"
     log.unlink(missing_ok=True)
     options = {"threads": arguments.threads, "device": arguments.device, "log": log}
@@ -60,8 +66,7 @@ def run(arguments: Arguments) -> int:
     finally:
         for worker in (ours, trl):
             worker.end()
-        shutil.rmtree(scratch)
-    return _end(report, arguments)
+    return report
 
 
 def _all(plan: list[Planned], pair: Pair, arguments: Arguments, report: dict[str, Any]) -> None:

@@ -124,8 +124,8 @@ class Connection:
             answer = await client.request(method, path, json=body)
         except httpx.ConnectError as error:
             raise GoneError(
-                f"no server answers at {self.url} ({error}): start one, as with `vllm serve "
-                "MODEL`, or give its address with --engine.url"
+                f"no server answers at {self.url} ({error}): start one, or give its address with "
+                "--engine.url"
             ) from error
         except httpx.TimeoutException as error:
             raise GoneError(
@@ -170,7 +170,10 @@ def address(url: str) -> tuple[str, int]:
 
 def _content(answer: httpx.Response, where: str) -> dict[str, Any]:
     if answer.status_code in (404, 405):
-        raise NotOfferedError(f"{where} is not there: is it a vLLM server's address?")
+        raise NotOfferedError(
+            f"{where} is not there, though something answers: give a vLLM server's address with "
+            "--engine.url"
+        )
     if answer.is_error:
         kind = GoneError if answer.is_server_error else EngineError
         raise kind(f"{where} answered {answer.status_code}: {answer.text[:500]}")

@@ -42,7 +42,7 @@ class Journal:
         self.metrics, self.samples = Log(folder / "metrics.jsonl"), Log(folder / "samples.jsonl")
         self.progress = Progress(steps, enabled=True)
         if self.done < steps:
-            self.progress.start(self.done)
+            self.progress.start(self.done, resumed=self.done > 0)
 
     def add(self, step: int, lines: Sequence[Line], seconds: Mapping[str, float]) -> Line:
         """A batch more, on disk before anything else; returns its row of metrics."""
