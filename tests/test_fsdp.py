@@ -133,8 +133,6 @@ RESUMED = [*TINY, "--steps", "5", "--minibatches", "2", "--checkpoints.every", "
         ("shares", "one"),
         ("one", "shares"),
         pytest.param("shares", "copies", marks=pytest.mark.slow),
-        pytest.param("copies", "shares", marks=pytest.mark.slow),
-        pytest.param("copies", "one", marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_run_goes_on_in_any_number_of_processes(first, then, tmp_path):

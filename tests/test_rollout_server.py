@@ -3,24 +3,17 @@
 The fast tests speak to a stand-in; one test, at the end, starts vLLM itself.
 """
 
-import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 
-import httpx
 import pytest
 import tiny
 from stand_in import STOP, StandIn, completion
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from align.config import Engine, Sampling
 from align.rollout import EngineError, Request
-from align.rollout.build import build
 from align.rollout.server import ServerEngine
-from align.rollout.server_checks import PROBE
 
 
 @pytest.fixture
@@ -184,71 +177,3 @@ def test_a_completion_has_a_time_limit(stand_in):
     with pytest.raises(EngineError, match=r"did not answer in time.*--engine.time-limit"):
         engine.sample([Request(prompt=[1], seeds=[1])])
     assert time.monotonic() - begun < 1.5
-
-
-@pytest.mark.vllm
-@pytest.mark.slow
-def test_a_real_vllm_server(tmp_path):
-    """Its tokens, ends and seeds are what the engine in this process promises too."""
-    pytest.importorskip("vllm", reason="vLLM is not installed (make setup)")
-    # Heads of 16, as the tiny model has, are not among those that vLLM computes on a CPU.
-    path = str(tmp_path / "model")
-    config = AutoConfig.from_pretrained(tiny.CHAT_FOLDER, head_dim=32)
-    AutoModelForCausalLM.from_config(config).save_pretrained(path)
-    tiny.chat_tokenizer().save_pretrained(path)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", path]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
-    command += [
-        "--enforce-eager",
-        "--max-model-len",
-        "128",
-        "--no-enable-chunked-prefill",
-        "--logprobs-mode",
-        "processed_logprobs",
-    ]
-    environment = os.environ | {
-        "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_NO_USAGE_STATS": "1", "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
-    with (tmp_path / "log").open("w") as log:
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=tmp_path)
-    try:
-        deadline = time.monotonic() + 240
-        while not _healthy(url):
-            assert server.poll() is None and time.monotonic() < deadline, (
-                tmp_path / "log"
-            ).read_text()[-3000:]
-            time.sleep(0.5)
-        engine = build(
-            Engine(kind="server", url=url),
-            sampling=Sampling(max_prompt_tokens=64, max_tokens=48),
-            path=path, model=None, stop=STOP, sequences=16, autocast=None,
-        )  # fmt: skip
-        prompt = tiny.chat_tokenizer()(PROBE[:20])["input_ids"]
-        requests = [Request(prompt=prompt, seeds=[1, 2, 3, 1]), Request(prompt=[5], seeds=[1] * 12)]
-        first, other = engine.sample(requests)
-        assert first[0].ids == first[3].ids != first[1].ids
-        assert len({tuple(sample.ids) for sample in other}) == 1
-        again, _ = engine.sample(requests)
-        assert [sample.ids for sample in again] == [sample.ids for sample in first]
-        many = engine.sample([Request(prompt=prompt, seeds=list(range(40)))])[0]
-        assert {sample.truncated for sample in many} == {True, False}
-        for sample in many:
-            assert (sample.ids[-1] in STOP) == (not sample.truncated)
-            assert not any(token in STOP for token in sample.ids[:-1])
-            assert len(sample.ids) == len(sample.logprobs)
-            assert len(sample.ids) == 48 or not sample.truncated
-    finally:
-        server.terminate()
-        server.wait(timeout=60)
-
-
-def _healthy(url):
-    try:
-        return httpx.get(f"{url}/health", timeout=2).status_code == 200
-    except httpx.HTTPError:
-        return False
