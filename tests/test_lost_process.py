@@ -78,7 +78,10 @@ def struck(run, log, rank, number, out):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("config", "rank"), [("ddp_cpu.yaml", 0), ("fsdp_cpu.yaml", 1)])
+@pytest.mark.parametrize(
+    ("config", "rank"),
+    [pytest.param("ddp_cpu.yaml", 0, marks=pytest.mark.long), ("fsdp_cpu.yaml", 1)],
+)
 def test_where_one_of_two_processes_is_killed_both_end_and_say_why(config, rank, tmp_path):
     out = tmp_path / "run"
     said = struck(*launched(config, out), rank, signal.SIGKILL, out)
@@ -98,7 +101,7 @@ def test_where_one_of_two_processes_is_killed_both_end_and_say_why(config, rank,
     runs.check_equal(out / "grpo", whole / "grpo")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_process_that_hangs_ends_the_run_after_its_patience(tmp_path):
     out = tmp_path / "run"
     run, log = launched("ddp_cpu.yaml", out, "--compute.patience", "10")
