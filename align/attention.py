@@ -24,6 +24,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from align.packing import PAD, Pack
+from align.precision import computed_in
 
 NAME = "shared_prefix"
 # A batch costs about as much as this many pairs of a query and a key (SmolLM2, two cores).
@@ -154,11 +155,9 @@ def attend(
             module, query, key, value, mask, dropout=dropout, scaling=scaling, **kwargs
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    device = query.device.type
-    autocast = torch.is_autocast_enabled(device)
-    dtype = torch.get_autocast_dtype(device) if autocast else query.dtype
+    dtype = computed_in(query.device, query.dtype)
     states = [each[0].transpose(0, 1).to(dtype) for each in (query * scale, key, value)]
-    with torch.autocast(device, enabled=False):  # it would widen the softmax to float32
+    with torch.autocast(query.device.type, enabled=False):  # it would widen the softmax to float32
         outputs = [_Attention.apply(*states, block) for block in pack_plan.blocks]
     return torch.cat(outputs).index_select(0, pack_plan.place).unsqueeze(0), None
 

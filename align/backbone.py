@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from align import attention as shared_prefix
 from align import flex
 from align.packing import Pack
+from align.precision import computed_in
 
 FLEX = (flex.NAME, "flex_attention")
 
@@ -23,7 +24,7 @@ def hidden_states(
 ) -> Tensor:
     """The last layer's states of all cells, [R * T, H].
 
-    plans: the pack's attention is cut up by group where that is less work (`align.attention`).
+    plans: the pack's attention is cut up by group (`align.attention`).
     """
     width = pack.input_ids.shape[1]
     with precision(pack.input_ids.device, autocast):
@@ -56,9 +57,7 @@ def _cells(model: PreTrainedModel, pack: Pack, *, plans: bool) -> dict[str, Any]
         ids, positions, segment, prompt = flex.filled(pack)
         mask = flex.block_mask(segment, prompt)
         return {"input_ids": ids, "position_ids": positions, "attention_mask": mask}
-    device = pack.input_ids.device.type
-    autocast = torch.is_autocast_enabled(device)
-    dtype = torch.get_autocast_dtype(device) if autocast else model.dtype
+    dtype = computed_in(pack.input_ids.device, model.dtype)
     cut = shared_prefix.plan(pack, dtype) if plans else None
     if cut is None:
         return cells | {"attention_mask": shared_prefix.dense_mask(pack, dtype)}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
+from align.precision import computed_in
 from align.tiled import TiledLogProbs, Transform
 
 CHUNK = 16_384  # vocabulary entries that TRL's kernel takes at a time
@@ -61,10 +62,8 @@ def tiled_logprobs(
     entropy_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
     """As `logprobs`, on a CPU."""
-    device = hidden.device.type
-    autocast = torch.is_autocast_enabled(device)
-    dtype = torch.get_autocast_dtype(device) if autocast else hidden.dtype
-    with torch.autocast(device, enabled=False):
+    dtype = computed_in(hidden.device, hidden.dtype)
+    with torch.autocast(hidden.device.type, enabled=False):
         return TiledLogProbs.apply(
             hidden,
             head.weight,

@@ -22,6 +22,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import httpx
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 # What a run imports on its way.
@@ -125,6 +127,14 @@ def check_equal(stage, reference):
 
 def checkpoints(stage):
     return sorted(path.name for path in (stage / "checkpoints").glob("step-*"))
+
+
+def healthy(url):
+    """Whether a server at that address says that it is up."""
+    try:
+        return httpx.get(f"{url}/health", timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 def wait_for(condition, seconds=120.0, *, what):

@@ -53,6 +53,7 @@ LAYERS = (
         "align.models",
         "align.optim",
         "align.policy",
+        "align.precision",
         "align.preempt",
         "align.probe",
         "align.progress",

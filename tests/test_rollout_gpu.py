@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 
-import httpx
 import pytest
 import runs
 import tiny
@@ -98,7 +97,7 @@ def test_weights_by_nccl(model, tmp_path):
     with (tmp_path / "log").open("w") as log:
         server = subprocess.Popen([sys.executable, *words], env=environment, stdout=log, stderr=log)
     try:
-        runs.wait_for(lambda: _healthy(settings.url), 240, what="the server")
+        runs.wait_for(lambda: runs.healthy(settings.url), 240, what="the server")
         engine = ServerEngine(
             tiny.chat_tokenizer(), engine=settings, sampling=SAMPLING, stop=STOP, path=path,
             folder=tmp_path,
@@ -111,10 +110,3 @@ def test_weights_by_nccl(model, tmp_path):
     finally:
         server.terminate()
         server.wait(60)
-
-
-def _healthy(url):
-    try:
-        return httpx.get(f"{url}/health", timeout=2).status_code == 200
-    except httpx.HTTPError:
-        return False

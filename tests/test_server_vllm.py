@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 
-import httpx
 import pytest
 import runs
 from test_rollout_vllm import NOISE, QUESTIONS, TEMPERATURE, Rig
@@ -60,10 +59,7 @@ class Served:
             time.sleep(0.5)
 
     def healthy(self):
-        try:
-            return httpx.get(f"{self.url}/health", timeout=2).status_code == 200
-        except httpx.HTTPError:
-            return False
+        return runs.healthy(self.url)
 
     def kill(self):
         os.killpg(self.process.pid, signal.SIGKILL)

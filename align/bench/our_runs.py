@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +45,10 @@ class Passes(Ours):
     def __init__(self, case: Case) -> None:
         kind, stage = PASSES[case.kind]
         settings = common(case) | {"batch": case.batch, "max_tokens": case.max_tokens}
+        settings |= {"optim": Optim(lr=1e-6)}
         if case.kind == "reward-model":
             settings |= {"model": _classifier(case), "holdout": 0.0}
         config = kind(**settings)
-        config = replace(config, optim=Optim(lr=1e-6))
         super().__init__(case, config)
         rows = sft_rows(case) if case.kind == "sft" else preference_rows(case)
         self.stage = stage(config, self.context, rows)
