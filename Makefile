@@ -1,23 +1,28 @@
 # Two commands, each sets up by itself what is not there yet:
 #   make demo   SmolLM2-135M learns arithmetic on two CPU cores, with a report at the end
 #   make test   the whole test-suite
+# And one that only looks: make doctor says what of this machine would make a run fail.
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= runs/demo
 BIN := $(VENV)/bin
 
-.PHONY: demo test setup lint
+.PHONY: demo test setup lint doctor
 demo: setup
 	$(BIN)/python scripts/run.py --recipe smollm2 --out $(OUT)
 
 test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Sets up nothing: it says what is missing.
+doctor:
+	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) scripts/doctor.py
 
 setup: $(VENV)/.ready
 

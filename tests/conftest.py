@@ -1,13 +1,17 @@
 """Shared fixtures: real data where it is at hand, the SmolLM2 weights, tiny models."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
+from turns import turn
 
 # Runs of the suite share a machine with whatever else is on it; spinning threads do not.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has its core; spinning threads take two
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -18,3 +22,15 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder} (set ALIGN_SHARED_DATA)")
     return folder
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item):
+    """Where several workers run the suite, tests marked `alone` run while no other does."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    if run is None:
+        return (yield)
+    folder = Path(tempfile.gettempdir()) / f"align-turns-{run}"
+    folder.mkdir(exist_ok=True)
+    with turn(folder, alone=item.get_closest_marker("alone") is not None):
+        return (yield)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -112,6 +113,7 @@ def test_the_interrupted_chain_ends_as_one_that_was_not(chain, tmp_path):
     runs.check_equal(folder / "grpo", tmp_path / "grpo")
 
 
+@pytest.mark.alone
 def test_a_third_call_starts_nothing_and_takes_less_than_3_s(chain):
     folder = chain[0]
     before = _times(folder / "run")
@@ -165,7 +167,8 @@ def test_two_runs_of_one_folder_are_refused(chain):
     with locked(chain[0] / "run"):
         second = _call("run", *FLAGS, cwd=chain[0])
     assert second.returncode == 2
-    assert f"another run (process {os.getpid()}) is at work in run" in second.stderr
+    held = f"another run (process {os.getpid()} on {socket.gethostname()}) is at work in run"
+    assert held in second.stderr
 
 
 def test_sigterm_begins_no_next_stage_where_the_child_ends_well():

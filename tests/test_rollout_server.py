@@ -170,6 +170,7 @@ def test_what_a_completion_comes_to(stand_in, answer, said):
         engine.sample([Request(prompt=[1], seeds=[1, 2, 3])])
 
 
+@pytest.mark.alone
 def test_a_completion_has_a_time_limit(stand_in):
     engine = engine_at(stand_in.url, time_limit=0.3)
     stand_in.routes["/v1/completions"] = lambda _: time.sleep(2)

@@ -50,6 +50,8 @@ class Case:
     threads: int = 2
     device: Literal["cpu", "cuda"] = "cpu"
     token_budget: int = 4096
+    checkpointing: bool = False
+    """Ours computes activations twice, to hold fewer."""
     peer: Settings = field(default_factory=Settings)
     prompt: int = 0
     """update: tokens of the prompt."""

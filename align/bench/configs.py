@@ -53,7 +53,11 @@ def common(case: Case) -> dict[str, Any]:
         "model": case.model,
         "data": data.resolve(case.data or "arithmetic"),
         "optim": Optim(lr=LR),
-        "compute": Compute(precision=case.precision, token_budget=case.token_budget),
+        "compute": Compute(
+            precision=case.precision,
+            token_budget=case.token_budget,
+            gradient_checkpointing=case.checkpointing,
+        ),
         "checkpoints": Checkpoints(every=0),
     }
 

@@ -40,6 +40,9 @@ class Arguments:
     shortest prompt's trial are kept for the longer ones of the same group size."""
     token_budget: int = 4096
     """Tokens of one of our packs."""
+    checkpointing: tuple[Kind, ...] = ("reward-model", "sft")
+    """Where ours too computes activations twice, as TRL's defaults do everywhere: where it would
+    take more memory than TRL without."""
     rows: str = ""
     """dpo, reward-model, sft: preference rows such as UltraFeedback's; default: rows of the
     bench's own."""
@@ -158,6 +161,7 @@ def _base(kind: Kind, arguments: Arguments, model: str, scratch: Path) -> Case:
         threads=arguments.threads,
         device=arguments.device,
         token_budget=arguments.token_budget,
+        checkpointing=kind in arguments.checkpointing,
     )
 
 

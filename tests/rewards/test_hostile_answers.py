@@ -12,6 +12,8 @@ import pytest
 import rewards
 from rewards import Accuracy, guard
 
+pytestmark = pytest.mark.alone
+
 SECONDS = Accuracy().seconds
 M = 1_000_000
 

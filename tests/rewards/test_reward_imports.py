@@ -6,6 +6,8 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
 CODE = textwrap.dedent(
     """
     import sys, time
@@ -27,6 +29,7 @@ CODE = textwrap.dedent(
 )
 
 
+@pytest.mark.alone
 def test_light_and_quick() -> None:
     runs = [
         subprocess.run(

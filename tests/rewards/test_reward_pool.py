@@ -21,6 +21,8 @@ from rewards import core
 from rewards import pool as pool_module
 from rewards.pool import Pool, shared
 
+pytestmark = pytest.mark.alone
+
 MISBEHAVIOUR = {
     "sleep": "timeout",
     "power": "timeout",

@@ -1,0 +1,1 @@
+"""What can be seen to be wrong before the first step: of the inputs, and by a short trial."""
