@@ -7,7 +7,7 @@ VENV ?= .venv
 OUT ?= runs/demo
 BIN := $(VENV)/bin
 
-.PHONY: demo test setup lint doctor
+.PHONY: demo test setup lint doctor fuzz
 demo: setup
 	$(BIN)/python scripts/run.py --recipe smollm2 --out $(OUT)
 
@@ -15,6 +15,11 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# An hour of other examples each round, until one fails.
+fuzz: setup
+	end=$$(( $$(date +%s) + 3600 )); while [ $$(date +%s) -lt $$end ]; do \
+	  $(BIN)/python -m pytest tests/fuzz -x --hypothesis-profile other || exit 1; done
 
 lint: setup
 	$(BIN)/ruff check --fix .

@@ -1,16 +1,16 @@
 """Checkpoints that are whole or absent, and the logs that stay in step with them.
 
 A checkpoint is a folder `step-000012` that is written under another name, synced and renamed; its
-manifest holds the size and sha256 of every file and how long the append-only logs were. Resuming
-takes the newest folder whose files match its manifest and cuts the logs back to those lengths, so
-that they have neither gap nor duplicate. Each process writes the pieces of the tensors that it
-holds, to a folder that all machines see; any number of processes reads them. No random state is
-kept, because every step seeds its own.
+manifest holds the size and sha256 of every file (`intact`), how long the append-only logs were and
+what it is a checkpoint of. Resuming takes the folder of the highest step whose files match its
+manifest and cuts the logs back to those lengths, so that they have neither gap nor duplicate. What
+cannot be written, on a full disk say, is removed again, and the former checkpoint stays. Each
+process writes the pieces of the tensors that it holds, to a folder that all machines see; any
+number of processes reads them. No random state is kept, because every step seeds its own.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -20,12 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rich.filesize import decimal
 from safetensors import SafetensorError
 
+from align.again import again
+from align.disk import drop, writing
+from align.intact import DamagedError, fingerprint, opened, seal
 from align.pieces import Piece, PieceError, Pieces, write
 
 log = logging.getLogger(__name__)
-MANIFEST = "manifest.json"
+REPLACED = ".replaced"
 Value = TypeVar("Value")
 
 
@@ -38,22 +42,40 @@ class Log:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """All of them, or none where there is no room: then it raises FolderError."""
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         # A sampled text may hold a lone surrogate, which UTF-8 has no bytes for.
-        self._file.write(text.encode("utf-8", "replace"))
-        self._file.flush()
+        left = memoryview(text.encode("utf-8", "replace"))
+        begun = self._file.tell()
+        with writing(self.path.parent, needed=len(left)):
+            try:
+                while left:
+                    left = left[self._file.write(left) :]
+            except OSError:
+                self._file.truncate(begun)
+                self._file.seek(begun)
+                raise
 
     def rows(self) -> list[dict[str, Any]]:
-        """What it holds."""
-        with self.path.open(encoding="utf-8") as file:
-            return [json.loads(line) for line in file]
+        """What it holds. Raises CheckpointError for a line that is none of JSON's."""
+        found = []
+        for number, line in enumerate(self.path.read_bytes().splitlines(), start=1):
+            try:
+                found.append(json.loads(line))
+            except ValueError as error:
+                raise CheckpointError(
+                    f"{self.path}, line {number} cannot be read ({error}): it was changed by hand; "
+                    "start again in another --out"
+                ) from error
+        return found
 
     def length(self) -> int:
         """Bytes that are safely on disk."""
-        os.fsync(self._file.fileno())
+        with writing(self.path.parent):
+            os.fsync(self._file.fileno())
         return self._file.tell()
 
     def cut(self, length: int) -> None:
@@ -100,24 +122,33 @@ class Checkpoints:
         """
         final = self.folder / f"step-{step:06d}"
         partial = self.folder / f".step-{step:06d}.partial"
-        self._together(lambda: self._begin(partial) if self._main else None)
-        written = self._together(lambda: self._write(partial, pieces))
-        files = {name: print_ for each in written for name, print_ in each.items()}
-        manifest = {"step": step, "files": files, **about}
-        self._together(lambda: self._finish(partial, final, manifest) if self._main else None)
+        sizes = [sum(piece.tensor.nbytes for piece in pieces.values())]
+        try:
+            sizes = self._together(lambda: self._begin(partial, sizes[0]))
+            written = self._together(lambda: self._write(partial, pieces))
+            files = {name: print_ for each in written for name, print_ in each.items()}
+            manifest = {"step": step, "files": files, **about}
+            self._together(lambda: self._finish(partial, final, manifest) if self._main else None)
+        except CheckpointError as error:
+            # Before anyone looks how much room there is.
+            left = self._together(lambda: self._give_up() if self._main else "")[0]
+            raise CheckpointError(self._unwritten(step, error, sum(sizes), left)) from error
         return final
 
-    def newest(self) -> tuple[Pieces, dict[str, Any]] | None:
+    def newest(
+        self, differs: Callable[[Mapping[str, Any]], Sequence[str]] = lambda manifest: ()
+    ) -> tuple[Pieces, dict[str, Any]] | None:
         """(tensors, manifest) of the newest whole checkpoint, None if there has been none.
 
-        Raises CheckpointError if there are checkpoints and every one of them is damaged.
+        differs: in what a manifest is another run's. Raises CheckpointError for such a one, and if
+        there are checkpoints and every one of them is damaged.
         """
-        folder, manifest = self._together(lambda: self._newest() if self._main else None)[0]
+        folder, manifest = self._together(lambda: self._newest(differs) if self._main else None)[0]
         if folder is None:
             return None
-        opened: list[Pieces] = []
-        self._together(lambda: opened.append(_opened(folder, manifest)))
-        return opened[0], manifest
+        found: list[Pieces] = []
+        self._together(lambda: found.append(_pieces(folder, manifest)))
+        return found[0], manifest
 
     def _together(self, work: Callable[[], Value]) -> list[Value]:
         """What each process's work returned; what one of them failed at is raised on all."""
@@ -131,9 +162,12 @@ class Checkpoints:
                 raise CheckpointError(problem)
         return [value for value, _ in answers]
 
-    def _begin(self, partial: Path) -> None:
-        self._drop_unfinished()
-        partial.mkdir(parents=True)
+    def _begin(self, partial: Path, size: int) -> int:
+        """Make the folder; returns `size`, the bytes that this process will write."""
+        if self._main:
+            self._clear()
+            partial.mkdir(parents=True)
+        return size
 
     def _write(self, partial: Path, pieces: Mapping[str, Piece]) -> dict[str, Any]:
         """The fingerprint of this process's file, by its name; nothing where it has none."""
@@ -142,20 +176,32 @@ class Checkpoints:
         path = partial / state_file(self.processes.index)
         write(path, pieces)
         with path.open("rb") as file:
-            _sync(file.fileno())
-        return {path.name: _fingerprint(path)}
+            os.fsync(file.fileno())
+        return {path.name: fingerprint(path)}
 
     def _finish(self, partial: Path, final: Path, manifest: Mapping[str, Any]) -> None:
-        with (partial / MANIFEST).open("w") as file:
-            json.dump(manifest, file)
-            file.flush()
-            _sync(file.fileno())
+        seal(partial, manifest)
         if final.exists():  # renamed first: half removed, it would pass for a damaged checkpoint
-            final.rename(partial.with_suffix(".replaced"))
+            final.rename(partial.with_suffix(REPLACED))
         partial.rename(final)
         _sync_folder(self.folder)
         self._drop_old(final)
-        self._drop_unfinished()
+        self._clear()
+
+    def _give_up(self) -> str:
+        """Free what was half written; returns in words what there is to go on from."""
+        self._clear()
+        folders = self._folders()
+        return folders[-1].name if folders else "the start"
+
+    def _unwritten(self, step: int, error: CheckpointError, needed: int, left: str) -> str:
+        there = next(one for one in (self.folder, *self.folder.parents) if one.is_dir())
+        free = shutil.disk_usage(there).free
+        return (
+            f"the checkpoint of step {step} could not be written to {self.folder} ({error}): "
+            f"{decimal(free)} free, {decimal(needed)} needed. Once it can be written, {again()}; "
+            f"it goes on from {left}"
+        )
 
     def _drop_old(self, newest: Path) -> None:
         """Keep `newest` and those just before it; later ones were passed over as damaged."""
@@ -166,22 +212,47 @@ class Checkpoints:
             if folder not in kept:
                 shutil.rmtree(folder)
 
-    def _drop_unfinished(self) -> None:
-        """What a kill left behind under a temporary name."""
+    def _clear(self) -> None:
+        """What a kill or a full disk left under a temporary name, but for a checkpoint that was
+        about to be replaced: that one is whole.
+        """
+        for folder in self.folder.glob(f".step-*{REPLACED}"):
+            final = self.folder / folder.name[1:].removesuffix(REPLACED)
+            if not final.exists():
+                folder.rename(final)
         for folder in self.folder.glob(".step-*"):
-            shutil.rmtree(folder)
+            drop(folder)
 
-    def _newest(self) -> tuple[Path | None, dict[str, Any]]:
-        folders = self._folders()
-        for folder in reversed(folders):
-            problem = _damage(folder)
-            if problem is None:
-                return folder, json.loads((folder / MANIFEST).read_text())
-            log.warning("passing over the checkpoint %s: %s", folder, problem)
-        if folders:
+    def _newest(
+        self, differs: Callable[[Mapping[str, Any]], Sequence[str]]
+    ) -> tuple[Path | None, dict[str, Any]]:
+        self._clear()
+        damaged: list[tuple[Path, str]] = []
+        for folder in reversed(self._folders()):
+            try:
+                manifest = opened(folder)
+            except DamagedError as error:
+                damaged.append((folder, str(error)))
+                continue
+            for one, problem in damaged:
+                log.warning(
+                    "passing over the damaged checkpoint %s: %s; going on from %s (delete the "
+                    "damaged one at will)",
+                    one,
+                    problem,
+                    folder.name,
+                )
+            if found := differs(manifest):
+                raise CheckpointError(
+                    f"{folder} is a checkpoint of another run ({'; '.join(found)}): delete it, and "
+                    "--resume goes on from the one before it, or from the start"
+                )
+            return folder, manifest
+        if damaged:
+            said = "; ".join(f"{folder.name}: {problem}" for folder, problem in damaged)
             raise CheckpointError(
-                f"every checkpoint in {self.folder} is damaged ({_damage(folders[-1])}); delete "
-                "the stage's folder to start it again"
+                f"every checkpoint in {self.folder} is damaged ({said}); delete the stage's folder "
+                "to start it again"
             )
         return None, {}
 
@@ -189,7 +260,7 @@ class Checkpoints:
         return sorted(self.folder.glob("step-*"), key=lambda path: (len(path.name), path.name))
 
 
-def _opened(folder: Path, manifest: Mapping[str, Any]) -> Pieces:
+def _pieces(folder: Path, manifest: Mapping[str, Any]) -> Pieces:
     """The tensors of a checkpoint that is whole."""
     try:
         return Pieces([folder / name for name in manifest["files"]])
@@ -198,35 +269,6 @@ def _opened(folder: Path, manifest: Mapping[str, Any]) -> Pieces:
             f"{folder} is not a checkpoint of this version ({error}); delete the stage's folder to "
             "start it again"
         ) from error
-
-
-def _damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, None if nothing is."""
-    try:
-        files = json.loads((folder / MANIFEST).read_text())["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"{MANIFEST} cannot be read ({type(error).__name__})"
-    for name, expected in files.items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != expected["bytes"]:
-            return f"{name} has {path.stat().st_size} bytes instead of {expected['bytes']}"
-        if _fingerprint(path) != expected:
-            return f"{name} was altered (its sha256 does not match)"
-    return None
-
-
-def _fingerprint(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {
-            "bytes": path.stat().st_size,
-            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-        }
-
-
-def _sync(descriptor: int) -> None:
-    os.fsync(descriptor)
 
 
 def _sync_folder(folder: Path) -> None:

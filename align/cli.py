@@ -6,6 +6,7 @@ Parsing comes first and imports no torch; what a user mistyped is answered in un
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
@@ -50,7 +51,10 @@ class StageRun(Run):
     resume: bool = False
     """Continue from the newest complete checkpoint (from the start if there is none)."""
     check: bool = False
-    """Validate model, data and reward, print the step arithmetic, and stop."""
+    """Validate model, data and reward, try out what a step does, print the step arithmetic, and
+    stop."""
+    skip_trial: bool = False
+    """Do not sample, score and compute a few rows before the first step."""
     report_to: Tracker = "none"
     """A tracker that gets the metrics besides metrics.jsonl."""
 
@@ -113,15 +117,19 @@ def launch(stage_type: type[Stage], doc: str) -> None:
     run, stage = parse(
         StageRun, lambda run: recipes.load(run.recipe).stage(stage_type, run.stage), doc=doc
     )
+    from align.disk import FolderError
     from align.locate import MissingError, locate
-    from align.lock import end_with_starter
+    from align.lock import check_free, end_with_starter
+    from align.preempt import end_on_interrupt
     from align.references import references
 
+    end_on_interrupt()
     end_with_starter()
-
     try:
         located = {name: locate(name, run.folder, recipe=run.recipe) for name in references(stage)}
-    except MissingError as error:
+        if not run.check and os.environ.get("RANK", "0") == "0":
+            check_free(run.folder / stage.name)
+    except (MissingError, FolderError) as error:
         fail(str(error))
     from align.stages import MISTAKES, Launch, run_stage  # torch only now
 
@@ -131,6 +139,7 @@ def launch(stage_type: type[Stage], doc: str) -> None:
         resume=run.resume,
         check=run.check,
         report_to=run.report_to,
+        trial=not run.skip_trial,
     )
     try:
         run_stage(stage, located, how)

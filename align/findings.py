@@ -29,7 +29,7 @@ class Finding:
     cure: str = ""
 
     def line(self) -> str:
-        return f"{self.level}: {self.check}: {self.said}" + (f"; {self.cure}" if self.cure else "")
+        return f"{self.check}: {self.said}" + (f"; {self.cure}" if self.cure else "")
 
 
 class Findings:
@@ -61,6 +61,6 @@ class Findings:
         """Print what is no error; raise PreflightError with what is."""
         for each in self.found:
             if each.level != "error":
-                console.print(each.line(), markup=False)
+                console.print(f"{each.level}: {each.line()}", markup=False)
         if self.errors:
             raise PreflightError("\n".join(each.line() for each in self.errors))

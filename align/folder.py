@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from align.config import Evaluation
+from align.disk import FolderError, whole, writing
 from align.locate import Located
 from align.recipe import Recipe
 from data import fingerprint
@@ -30,15 +31,11 @@ from data import fingerprint
 BLOCKS, BLOCK_BYTES = 256, 2**16
 
 
-class FolderError(RuntimeError):
-    """A run folder that cannot be used as asked; the message says what to type instead."""
-
-
 def write_json(path: Path, value: Any) -> None:
-    """Whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-    partial.replace(path)
+    """Whole or not at all. Raises FolderError where the disk does not take it."""
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    with whole(path) as file:
+        file.write(text.encode())
 
 
 def write_recipe(out: Path, recipe: Recipe) -> None:
@@ -73,10 +70,11 @@ def made(folder: Path) -> Path:
 
 
 def export(stage: Path, save: Callable[[Path], None], about: Callable[[Path], Any]) -> None:
-    """Write the model and then done.json; a kill on the way leaves neither."""
+    """Write the model and then done.json; a kill or a full disk on the way leaves neither."""
     partial, final = stage / ".model.partial", stage / "model"
     shutil.rmtree(partial, ignore_errors=True)
-    save(partial)
+    with writing(stage, half=partial):
+        save(partial)
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
     write_json(stage / "done.json", about(final))
@@ -91,6 +89,7 @@ def identity(path: str) -> str:
     if done.is_file() and folder.name == "model":
         return json.loads(done.read_text())["weights"]
     files = [folder] if folder.is_file() else sorted(folder.glob("*.safetensors"))
+    files = files or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
         return path
     digest = hashlib.sha256()

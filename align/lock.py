@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -12,9 +13,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from align.folder import FolderError, made
+from align.again import STARTED_BY
+from align.disk import FolderError, writing
+from align.folder import made
 
-STARTED_BY = "ALIGN_STARTED_BY"  # pid and start of the command that a process belongs to
 LOOK_EVERY = 0.5  # seconds
 
 
@@ -22,24 +24,49 @@ LOOK_EVERY = 0.5  # seconds
 def locked(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
     """Hold FOLDER/.lock, which the kernel frees when the process is gone, however it went.
 
-    Raises FolderError where another process holds it, after `wait` seconds, and where the folder
-    cannot be made.
+    Raises FolderError where another process holds it, after `wait` seconds, where the folder cannot
+    be made or locked, and for what its disk refuses meanwhile; see `align.disk`.
     """
     made(folder)
     lock, holder = FileLock(folder / ".lock", timeout=wait), folder / ".pid"
     try:
         lock.acquire()
     except Timeout:
-        pid = holder.read_text().strip() if holder.is_file() else "unknown"
-        raise FolderError(
-            f"another run (process {pid}) is at work in {folder}: wait for its end, stop it "
-            f"(kill {pid}), or choose another folder with --out"
-        ) from None
+        raise FolderError(_held(folder, holder)) from None
+    except (OSError, NotImplementedError) as error:  # the latter where there is no flock
+        raise FolderError(_unlocked(folder, error)) from error
     try:
-        holder.write_text(f"{os.getpid()}\n")
-        yield
+        with writing(folder):
+            holder.write_text(f"{os.getpid()} {socket.gethostname()}\n")
+            yield
     finally:
         lock.release()
+
+
+def check_free(folder: Path) -> None:
+    """Raises FolderError where another process holds the folder; makes and leaves nothing."""
+    if (folder / ".lock").exists():
+        with locked(folder):
+            pass
+
+
+def _held(folder: Path, holder: Path) -> str:
+    pid, _, host = (holder.read_text().strip() if holder.is_file() else "").partition(" ")
+    pid, host = pid or "unknown", host or "unknown"
+    there = "" if host == socket.gethostname() else f" on {host}"
+    return (
+        f"another run (process {pid} on {host}) is at work in {folder}: wait for its end, stop it "
+        f"(kill {pid}{there}), or choose another folder with --out"
+    )
+
+
+def _unlocked(folder: Path, error: Exception) -> str:
+    refusal = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return (
+        f"{folder} cannot be locked ({refusal}), which keeps two runs apart: it must be writable "
+        "and on a file system that has locks (for NFS: mounted with locks); else choose another "
+        "folder with --out"
+    )
 
 
 def mark_children() -> None:

@@ -23,6 +23,7 @@ from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import set_seed
 from torch import nn
 
+from align import manifest
 from align.batch import Batch, Stage
 from align.checkpoint import CheckpointError, Checkpoints, Log, Processes
 from align.config import Training
@@ -68,7 +69,9 @@ class Loop:
             stage, config.optim, module=module, optimizer=optimizer, accelerator=accelerator
         )
         self.logs: dict[str, Log] = {}
+        self.essence: dict[str, Any] = {}  # of the stage, on the process that writes it down
         if accelerator.is_main_process:
+            self.essence = manifest.essence(folder)
             names = ("metrics", "samples", "watch")
             self.logs = {name: Log(folder / f"{name}.jsonl") for name in names}
         self.watch = Watch()
@@ -168,6 +171,7 @@ class Loop:
                 "pack_limit": self._limit(),
                 "memory": self._memory(),
                 "logs": {name: log.length() for name, log in self.logs.items()},
+                "of": self.essence,
             },
         )
 
@@ -186,7 +190,9 @@ class Loop:
 
     def _restore(self) -> int:
         """Load the newest whole checkpoint; returns the step it was taken after, 0 for none."""
-        found = self.checkpoints.newest()
+        found = self.checkpoints.newest(
+            lambda stored: manifest.strange(stored.get("of", {}), self.essence)
+        )
         lengths = found[1]["logs"] if found else {}
         for name, log in self.logs.items():
             log.cut(lengths.get(name, 0))
@@ -194,16 +200,16 @@ class Loop:
             self.watch.replay(self.logs["metrics"].rows())
         if found is None:
             return 0
-        stored, manifest = found
+        stored, about = found
         try:
             put_back(stored, self.module, self.optimizer.optimizer)
         except PieceError as error:
             raise CheckpointError(
-                f"the checkpoint of step {manifest['step']} in {self.checkpoints.folder} is of "
+                f"the checkpoint of step {about['step']} in {self.checkpoints.folder} is of "
                 f"another model ({error}); delete the stage's folder to start it again"
             ) from error
-        self.stage.load_state(manifest["stage"])
-        self.update.done = manifest["optimizer_step"]
-        if manifest.get("memory") == self._memory():
-            self.update.backward.limit = manifest["pack_limit"]
-        return manifest["step"]
+        self.stage.load_state(about["stage"])
+        self.update.done = about["optimizer_step"]
+        if about.get("memory") == self._memory():
+            self.update.backward.limit = about["pack_limit"]
+        return about["step"]

@@ -45,11 +45,15 @@ LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "
 
 
 def read(stage: Path) -> dict[str, Any] | None:
-    """None where the stage was not begun."""
+    """None where the stage was not begun. Raises FolderError for one that is not as it was."""
     try:
         return json.loads((stage / NAME).read_text())
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise FolderError(
+            f"{stage / NAME} cannot be read ({error}): delete {stage} to start the stage again"
+        ) from error
 
 
 def basis(config: Stage, located: Mapping[str, Located], run: Path) -> dict[str, Any]:
@@ -131,6 +135,23 @@ def changed(stage: Path, now: Mapping[str, Any], *, free: Sequence[str] = ()) ->
     """The changes since the stage was begun; free: of which fields there may be any."""
     before = read(stage)
     return changes(before, now, free=free) if before else []
+
+
+def essence(stage: Path) -> dict[str, Any]:
+    """What a checkpoint of the stage is of, to be held against `strange`."""
+    about = read(stage) or {}
+    kept = ("recipe", "config", "inputs", "files", "free")
+    return {name: about[name] for name in kept if name in about}
+
+
+def strange(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """In what one `essence` is another run's; empty where the result would be the same."""
+    if not before or not now:
+        return [] if before == now else ["it does not say of what"]
+    found = changes(before, now)
+    if found and before["recipe"] != now["recipe"]:
+        found.insert(0, f"recipe: {before['recipe']} -> {now['recipe']}")
+    return found
 
 
 def check_unchanged(stage: Path, now: Mapping[str, Any], *, free: Sequence[str] = ()) -> None:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
@@ -31,22 +30,13 @@ from transformers import (
 import data
 from align import attention as shared_prefix
 from align import flex
+from align.cached import downloaded, made
+from align.disk import writing
 from align.folder import identity
 from align.layers import with_layers
 from align.locate import Located
 from align.lora import merged_weights
-
-log = logging.getLogger(__name__)
-NOT_READ = ["*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.onnx", "*.gguf", "original/*"]
-
-
-class ModelError(RuntimeError):
-    """A model that cannot be loaded or used as it is; the message says what to do."""
-
-
-def cache_folder() -> Path:
-    """Where models that had to be made (GGUF, random weights, fewer layers) are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "align" / "models"
+from align.trusted import ModelError, check_code, unpickle
 
 
 def ready(located: Located, *, weights: bool = True) -> str:
@@ -60,15 +50,35 @@ def ready(located: Located, *, weights: bool = True) -> str:
     if located.layers:
         return _of_layers(ready(replace(located, layers=0)), located.layers)
     if located.kind == "folder":
+        _check_written(Path(located.path))
         return located.path
     if located.kind == "hub":
-        left_out = NOT_READ if weights else [*NOT_READ, "*.safetensors"]
-        return snapshot_download(located.path, ignore_patterns=left_out)
+        return downloaded(located.path, weights=weights)
     source = Path(located.path)
+    if located.kind == "pickled":
+        if not source.is_dir():
+            source = Path(downloaded(located.path, pickled=True))
+        return made(source.name, f"pickled:{identity(str(source))}", partial(unpickle, source))
     stamp = source if source.is_file() else source / "config.json"
     key = f"{stamp.resolve()}:{stamp.stat().st_size}:{stamp.stat().st_mtime_ns}"
     make = _convert_gguf if located.kind == "gguf" else _draw
-    return _made(source.stem, key, lambda folder: make(source, folder))
+    return made(source.stem, key, lambda folder: make(source, folder))
+
+
+def _check_written(folder: Path) -> None:
+    """Raises ModelError where a stage wrote the folder and its weights are others now. One process
+    reads them all for this, 2 GB a second; from then on they are in the system's cache.
+    """
+    done = folder.parent / "done.json"
+    if folder.name != "model" or not done.is_file() or os.environ.get("RANK", "0") != "0":
+        return
+    if (found := weights_hash(folder)) != (wrote := json.loads(done.read_bytes()).get("weights")):
+        raise ModelError(
+            f"the weights in {folder} were altered since their stage wrote them: their sha256 is "
+            f"{found[:12]}… instead of {str(wrote)[:12]}… (in {done}); delete {folder.parent} and "
+            "run that stage again, or, if they are meant to be others, give a copy of the folder "
+            "with --model"
+        )
 
 
 def _of_layers(path: str, keep: int) -> str:
@@ -82,22 +92,7 @@ def _of_layers(path: str, keep: int) -> str:
         save(student, load_tokenizer(path), folder)
 
     # The weights, not the place: a stage that was trained again gives another student.
-    return _made(f"{keep}-layers", f"{keep}:{identity(path)}", shorten)
-
-
-def _made(name: str, key: str, make: Callable[[Path], None]) -> str:
-    """The cache's folder for that key, written by `make` where it is not there yet."""
-    folder = cache_folder() / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not (folder / "config.json").is_file():
-            partial = folder.with_name(f"{folder.name}.partial")
-            for left in (partial, folder):
-                shutil.rmtree(left, ignore_errors=True)
-            log.info("making %s (once)", folder)
-            make(partial)
-            partial.rename(folder)
-    return str(folder)
+    return made(f"{keep}-layers", f"{keep}:{identity(path)}", shorten)
 
 
 def _convert_gguf(file: Path, folder: Path) -> None:
@@ -114,17 +109,18 @@ def _draw(source: Path, folder: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(
-            AutoConfig.from_pretrained(source), dtype=torch.float32
+            load_config(str(source)), dtype=torch.float32, trust_remote_code=False
         )
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    load_tokenizer(str(source)).save_pretrained(folder)
 
 
 def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """Raises ModelError where there is none, or one without an end token."""
+    check_code(path, trust_remote_code=trust_remote_code)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # which is what the tokenizers library raises for a broken file
         raise ModelError(f"the tokenizer of {path} cannot be loaded: {error}") from error
     if tokenizer.eos_token_id is None:
         raise ModelError(
@@ -230,6 +226,7 @@ def _check_head(model: PreTrainedModel) -> None:
 
 def load_config(path: str, *, trust_remote_code: bool = False) -> PretrainedConfig:
     """Raises ModelError where there is none."""
+    check_code(path, trust_remote_code=trust_remote_code)
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
@@ -252,7 +249,7 @@ def _load(
         # Ours is their equal, and no more: a model with attention sinks, say, must keep its own.
         if getattr(kind, f"_supports_{needs}", False):
             options["attn_implementation"] = ours
-        with _quiet("transformers"):  # what is new is drawn below, on purpose
+        with quiet("transformers"):  # what is new is drawn below, on purpose
             model = family.from_pretrained(path, **options)
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise ModelError(f"the model in {path} cannot be loaded: {error}") from error
@@ -260,7 +257,7 @@ def _load(
 
 
 @contextmanager
-def _quiet(name: str) -> Iterator[None]:
+def quiet(name: str) -> Iterator[None]:
     """Inside, that logger says nothing below an error."""
     logger = logging.getLogger(name)
     level = logger.level
@@ -273,8 +270,10 @@ def _quiet(name: str) -> Iterator[None]:
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Float32 weights, configuration, tokenizer: `transformers` and vLLM load it unaided."""
-    model.save_pretrained(folder, state_dict=_exportable(model))
-    tokenizer.save_pretrained(folder)
+    state = _exportable(model)
+    with writing(folder.parent, needed=sum(tensor.nbytes for tensor in state.values())):
+        model.save_pretrained(folder, state_dict=state)
+        tokenizer.save_pretrained(folder)
 
 
 def _exportable(model: PreTrainedModel) -> dict[str, Tensor]:
@@ -291,6 +290,8 @@ def _exportable(model: PreTrainedModel) -> dict[str, Tensor]:
 def weights_hash(folder: Path) -> str:
     """sha256 over the weight files of a saved model, in name order."""
     digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
-        digest.update(file.read_bytes())
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
     return digest.hexdigest()

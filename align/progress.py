@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -64,6 +65,7 @@ class Progress:
         self.begun, self.first = time.monotonic(), done
         self.task = self.bar.add_task("step", total=self.steps, completed=done, left="?")
         self.bar.start()
+        atexit.register(self.bar.stop)  # however it ends, the terminal has its cursor back
         if self.enabled and resumed:
             found = f"resumed after step {done}" if done else "no checkpoint yet: from the start"
             console.print(found)

@@ -7,11 +7,11 @@ An answer is a row of the .jsonl: `row` is its problem, `sample` its number ther
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from align.disk import whole
 from align.folder import made, write_json
 from align.passk import ks, majority_at, pass_at
 from align.progress import duration
@@ -98,11 +98,12 @@ def write(path: Path, summary: dict[str, Any], answers: Iterable[Answer]) -> Non
     The summary goes first and comes last, so that one is never seen beside another's answers.
     """
     made(path.parent)
-    lines = (json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
-    partial = path.with_name(f".{path.stem}.jsonl.{os.getpid()}")
-    partial.write_bytes("".join(lines).encode("utf-8", "replace"))
-    path.unlink(missing_ok=True)
-    partial.replace(path.with_name(f"{path.stem}.jsonl"))
+    with whole(path.with_name(f"{path.stem}.jsonl")) as file:
+        for answer in answers:
+            text = json.dumps(answer, ensure_ascii=False) + "\n"
+            file.write(text.encode("utf-8", "replace"))
+        file.flush()
+        path.unlink(missing_ok=True)
     write_json(path, summary)
 
 

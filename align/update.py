@@ -54,7 +54,7 @@ class Update:
         packs = self.backward.cut(packs)
         most = max(gathered([len(packs)], self.accelerator))
         short = self.backward.missing(len(packs), most=most)
-        sums = self.backward(packs, [_filler(columns)] * short)
+        sums = self.backward(packs, [filler(columns)] * short)
         self.done += 1
         if not most:  # nothing to learn anywhere: moments alone would move the weights
             return 0.0, dict.fromkeys(self._parts(), 0.0), {"tokens": 0.0}
@@ -104,7 +104,7 @@ class Update:
         return dict(zip(values, summed, strict=True))
 
 
-def _filler(columns: tuple[str, ...]) -> Pack:
+def filler(columns: tuple[str, ...]) -> Pack:
     """A pack that weighs nothing, for a rank that has fewer than the others."""
     completion = Completion(ids=[0], columns=dict.fromkeys(columns, 0.0))
     # Padded, which every model takes; two rows, which may be asked for as a pair.

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from data.rows import DataError, Message
+from data.rows import ROLES, DataError, Message, show
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -46,16 +46,13 @@ class Rendered:
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
-    """Ids of a prompt as the sampler sees it.
-
-    Messages go through the chat template with its generation prompt; a plain string is tokenised as
-    it is, with a beginning token only if the tokenizer adds one. Raises RenderError for messages
-    that do not await an answer.
+    """Ids of a prompt as the sampler sees it. Messages go through the chat template with its
+    generation prompt; a plain string is tokenised as it is, with a beginning token only if the
+    tokenizer adds one. Raises RenderError for messages that do not await an answer.
     """
     if isinstance(prompt, str):
         return _plain_prompt(tokenizer, prompt)
-    if not prompt or prompt[-1]["role"] == "assistant":
-        raise RenderError("a prompt must end with a turn that awaits an answer, such as the user's")
+    _check_prompt(prompt)
     return _encode(tokenizer, _text(tokenizer, prompt, _template(tokenizer), generate=True))
 
 
@@ -77,13 +74,14 @@ def render(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any]) -> Render
     """Ids and mask of a row with `prompt` and `completion` (messages or strings), or with
     `messages`.
 
-    Trained are the assistant turns of the completion, or every one of `messages`. Raises
-    RenderError (see above), and for a row with nothing to train.
+    Trained are the completion's assistant turns, or all of `messages`. Raises RenderError (see
+    above), and for a row with nothing to train.
     """
     prompt, completion, messages = (row.get(key) for key in ("prompt", "completion", "messages"))
     if isinstance(completion, str) and isinstance(prompt, str):
         return _render_plain(tokenizer, prompt, completion)
     if isinstance(completion, list) and isinstance(prompt, list):
+        _check_prompt(prompt)
         return _render_chat(tokenizer, prompt + completion, len(prompt))
     if completion is None and isinstance(messages, list):
         return _render_chat(tokenizer, messages, 0)
@@ -91,6 +89,24 @@ def render(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any]) -> Render
         "a row needs prompt and completion, both messages or both strings, or messages; here are "
         + ", ".join(f"{key}: {type(value).__name__}" for key, value in row.items())
     )
+
+
+def _check_prompt(prompt: Any) -> None:
+    _check_messages(prompt)
+    if not prompt or prompt[-1]["role"] in ("assistant", "system"):
+        raise RenderError("a prompt must end with a turn that awaits an answer, such as the user's")
+
+
+def _check_messages(messages: Any) -> None:
+    """A template would write None, or a list's brackets, as if somebody had said so."""
+    if not isinstance(messages, list | tuple):
+        raise RenderError(f"a chat is a list of messages, here is {show(messages)}")
+    for turn, each in enumerate(messages):
+        if not isinstance(each, Mapping) or not isinstance(each.get("content"), str):
+            raise RenderError(f"turn {turn}: expected a message of text, found {show(each)}")
+        if each.get("role") not in ROLES:
+            found = show(each.get("role"))
+            raise RenderError(f"turn {turn}: expected a role of {', '.join(ROLES)}, found {found}")
 
 
 def _render_plain(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> Rendered:
@@ -102,7 +118,7 @@ def _render_plain(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: s
 
 
 def _plain_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-    ids = list(tokenizer(prompt)["input_ids"])
+    ids = _ids(tokenizer, prompt)
     # Some tokenizers close every text with the end token, which would tell the model that the
     # prompt is over.
     if ids and ids[-1] == tokenizer.eos_token_id and _encode(tokenizer, prompt)[-1:] != ids[-1:]:
@@ -113,9 +129,8 @@ def _plain_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
 def _render_chat(
     tokenizer: PreTrainedTokenizerBase, messages: list[Message], first: int
 ) -> Rendered:
-    """Renders with the tokenizer's own template, or with TRL's training variant where that one
-    fails.
-    """
+    """Renders with the tokenizer's own template, or TRL's training variant where that one fails."""
+    _check_messages(messages)
     template = _template(tokenizer)
     try:
         return _render_with(tokenizer, messages, first, template)
@@ -239,13 +254,28 @@ def _text(
     *,
     generate: bool,
 ) -> str:
-    return tokenizer.apply_chat_template(
-        list(messages), tokenize=False, add_generation_prompt=generate, chat_template=template
-    )
+    try:
+        return tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=generate, chat_template=template
+        )
+    except Exception as error:  # a template is a program, and may fail in any way
+        roles = ", ".join(each["role"] for each in messages)
+        raise RenderError(
+            f"the chat template fails on a chat of {roles} ({type(error).__name__}: {error}): "
+            "change the rows to what it takes, or set tokenizer.chat_template to another"
+        ) from error
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return _ids(tokenizer, text, add_special_tokens=False)
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str, **options: bool) -> list[int]:
+    try:
+        return list(tokenizer(text, **options)["input_ids"])
+    except (TypeError, UnicodeEncodeError) as error:
+        said = f"no text for a tokenizer, as half a surrogate pair is none: {show(text)}"
+        raise RenderError(said) from error
 
 
 @lru_cache(maxsize=8)
@@ -255,7 +285,7 @@ def _training_template(tokenizer: PreTrainedTokenizerBase, template: str) -> str
 
     try:
         variant = get_training_chat_template(tokenizer)
-    except ValueError:  # a template that TRL does not know
+    except Exception:  # a template that TRL does not know, or that fails where TRL tries it
         return None
     return None if variant == template else variant
 

@@ -27,6 +27,8 @@ def normalise(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
     """
     found = []
     for each in messages:
+        if not isinstance(each, Mapping):
+            raise ValueError(f"a message is an object with role and content, and here is {each!r}")
         # A table that united both spellings has nulls for the one not used.
         role = each.get("role") or each.get("from")
         if role not in _ROLES:

@@ -1,16 +1,17 @@
 """Local files, JSON Lines and Parquet, one or several, with errors that name the file and the line.
 
-JSON Lines is read line by line rather than by a table loader: those report a broken line as a byte
-offset in a block, or unify columns silently.
+JSON Lines is read line by line (`jsonl`) rather than by a table loader: those report a broken line
+as a byte offset in a block, or unify columns silently.
 """
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from data.jsonl import Lines
 from data.rows import DataError, Row
 
 SUFFIXES = (".jsonl", ".parquet")
@@ -62,15 +63,21 @@ def _in_folder(folder: Path) -> list[Path]:
 
 
 def read(path: str | Path) -> list[Row]:
-    """All rows of a .jsonl or .parquet file. Raises DataError naming the file, and the line where
-    there is one.
+    """All rows of a .jsonl or .parquet file. Raises DataError as `opened` does."""
+    return list(opened(path))
+
+
+def opened(path: str | Path) -> Sequence[Row]:
+    """All rows of a .jsonl or .parquet file; those of a .jsonl are read when they are asked for.
+
+    Raises DataError naming the file, and the line where there is one.
     """
     file = Path(path).expanduser()
     if not file.is_file():
         raise _missing(file)
     match file.suffix.lower():
         case ".jsonl":
-            rows = _jsonl(file)
+            rows: Sequence[Row] = Lines(file)
         case ".parquet":
             rows = _parquet(file)
         case other:
@@ -80,7 +87,7 @@ def read(path: str | Path) -> list[Row]:
     return rows
 
 
-def cut(rows: list[Item], split: str) -> list[Item]:
+def cut(rows: Sequence[Item], split: str) -> Sequence[Item]:
     """The part of all rows that `split` names: `train[:90%]`, `[100:]`; a bare name means all
     rows.
 
@@ -119,39 +126,11 @@ def _position(text: str | None, count: int) -> int | None:
     return round(int(text[:-1]) * count / 100) if text.endswith("%") else int(text)
 
 
-def _jsonl(file: Path) -> list[Row]:
-    rows: list[Row] = []
-    with file.open("rb") as lines:
-        for index, raw in enumerate(lines, start=1):
-            where = f"{file}, line {index}"
-            try:
-                # A byte-order mark is no part of the first row.
-                text = raw.decode("utf-8-sig" if index == 1 else "utf-8").strip()
-            except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{where}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8"
-                ) from error
-            if not text:
-                continue
-            try:
-                row = json.loads(text)
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise DataError(
-                    f"{where}: not JSON ({error}); each line must be one whole JSON object"
-                ) from error
-            if not isinstance(row, dict):
-                raise DataError(
-                    f"{where}: a JSON object is expected, here is a {type(row).__name__}"
-                )
-            rows.append(row)
-    return rows
-
-
 def _parquet(file: Path) -> list[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         return pq.read_table(file).to_pylist()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: not a readable Parquet file ({error})") from error

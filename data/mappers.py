@@ -191,6 +191,7 @@ def standard(row: Row) -> Row:
     for column in CONTENT_COLUMNS:
         if isinstance(row.get(column), list):
             row[column] = normalise(row[column])
-    if row.get("solution") is not None:
+    # Of another type it stays as it is, for the validator to refuse: a list's text is no answer.
+    if type(row.get("solution")) in (str, int, float):
         row["solution"] = plain_number(row["solution"])
     return row

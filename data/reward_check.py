@@ -1,44 +1,33 @@
 """Does the reward know right from wrong on these very rows? Asked before the first step, with the
 recipe's own reward.
 
-Each sampled row's gold answer, written in the recipe's format, must be judged correct. An empty
-completion, an empty answer in the right format and other rows' golds must not. A reward that fails
-this trains the wrong thing, and the curves do not show it.
+Each sampled row's gold answer, written in one of the usual forms, must be judged correct. An empty
+completion, an empty answer in the right format and other rows' golds must not. A reward that says
+nothing of correctness but reads the gold answer, such as a function of one's own, must give the
+gold more than those. A reward that fails this trains the wrong thing, and the curves do not show
+it.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from data.prompts import worked
-from data.rows import DataError, assistant
-
-THINKING = "The answer follows from what the question says."
-GOLD_FORMAT = worked(THINKING, "{solution}")
-EMPTY = ("", worked(THINKING, ""))
-
-
-class RewardCheckError(DataError):
-    """A reward that takes gold for wrong, or nothing for right, on the rows it is to judge."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RewardCheck:
-    """Shares judged correct among the rows asked; None where not asked.
-
-    rows: how many were asked. gold: of gold answers (1 wanted). empty: of empty ones, shuffled: of
-    other rows' golds (0 wanted). offending: index of the first row that went wrong, None where all
-    went right.
-    """
-
-    rows: int
-    gold: float | None
-    empty: float | None
-    shuffled: float | None
-    offending: int | None
+from data.reward_scores import (
+    EMPTY,
+    FORMATS,
+    GOLD_FORMAT,
+    THINKING,
+    RewardCheck,
+    RewardCheckError,
+    mean,
+    others,
+    scores,
+)
+from data.reward_values import check_values
+from data.rows import DataError
 
 
 def check_reward(
@@ -46,40 +35,50 @@ def check_reward(
     reward: Callable[..., Any],
     sample: int = 64,
     *,
-    gold_format: str = GOLD_FORMAT,
+    gold_format: str | None = None,
     tolerance: float = 0.0,
 ) -> RewardCheck:
     """Runs the reward on gold, empty and shuffled answers of `sample` rows drawn by lot, always the
     same, from those that have a solution. Rows in which the reward does not judge (None, as where
     it is gated) are asked nothing further.
 
-    reward: an object with `score`, or a plain TRL function, where a value of 1 or more counts as
-    correct. gold_format: how the recipe writes an answer, with `{solution}` in it. tolerance: the
-    share of golds that may be refused (some data sets hold golds that no parser reads); nothing
-    else is tolerated. A reward that judges no correctness, such as format alone, gives shares of
+    reward: an object with `score`, or a plain TRL function. gold_format: how the recipe writes an
+    answer, with `{solution}` in it; None tries the usual forms. tolerance: the share of golds that
+    may be refused (some data sets hold golds that no parser reads); nothing else is tolerated. A
+    reward that neither judges correctness nor reads the gold, such as format alone, gives shares of
     None. Raises RewardCheckError, and DataError where no row has a solution.
     """
     places = _drawn(rows, sample)
     if not places:
         raise DataError("the reward cannot be checked: no row has a solution")
     asked = [rows[place] for place in places]
-    written = [gold_format.replace("{solution}", str(row["solution"])) for row in asked]
-    right = _judge(reward, asked, written)
-    judged = [i for i, verdict in enumerate(right) if verdict is not None]
+    forms = FORMATS if gold_format is None else (gold_format,)
+    tried = [(form, scores(reward, asked, _written(form, asked))) for form in forms[:1]]
+    if not all(_right(score) in (True, None) for score in tried[0][1]) or _by_value(tried[0][1]):
+        tried += [(form, scores(reward, asked, _written(form, asked))) for form in forms[1:]]
+    if _by_value(tried[0][1]):
+        return check_values(reward, places, asked, tried)
+    form, right = max(tried, key=lambda one: sum(_right(score) is True for score in one[1]))
+    judged = [i for i, score in enumerate(right) if _right(score) is not None]
     if not judged:
         return RewardCheck(rows=len(places), gold=None, empty=None, shuffled=None, offending=None)
     places, asked, right = ([found[i] for i in judged] for found in (places, asked, right))
     golds = [str(row["solution"]) for row in asked]
-
-    def judge(answers: Sequence[str]) -> list[bool | None]:
-        return _judge(reward, asked, answers)
-
-    refused = [index for index, verdict in enumerate(right) if verdict is not True]
+    refused = [index for index, score in enumerate(right) if not _right(score)]
     if len(refused) > tolerance * len(asked):
-        _raise_refused(places[refused[0]], golds[refused[0]], len(refused), len(asked), gold_format)
-    empty = [
-        any(pair) for pair in zip(*(judge([text] * len(asked)) for text in EMPTY), strict=True)
-    ]
+        silent = sum(right[index].outcome != "ok" for index in refused)
+        _raise_refused(places, golds, refused, form if gold_format else GOLD_FORMAT, silent)
+    unread = _unread(reward, asked)
+    if len(unread) > tolerance * len(asked):
+        index = unread[0]
+        raise RewardCheckError(
+            f"row {places[index]}: its gold answer (column 'solution') cannot be read: "
+            f"{golds[index]!r} ({len(unread)} of {len(asked)} rows). Right and wrong answers would "
+            "earn the same there. Write golds as the bare answer, such as 18 or \\boxed{1/2}, "
+            "and drop rows without one"
+        )
+    refused = sorted({*refused, *unread})
+    empty = _accepted(reward, asked, EMPTY)
     if any(empty):
         index = empty.index(True)
         raise RewardCheckError(
@@ -87,14 +86,22 @@ def check_reward(
             f"{golds[index]!r}; {sum(empty)} of {len(empty)} rows). Training would reward silence: "
             "check the reward's parsing"
         )
-    shuffled = _shuffled(judge, golds, gold_format)
-    if shuffled is not None and any(shuffled):
-        index = shuffled.index(True)
-        raise RewardCheckError(
-            f"row {places[index]}: the reward judges other rows' answers correct (gold "
-            f"{golds[index]!r}; {sum(shuffled)} of {len(shuffled)} rows). Check that it reads the "
-            "solution column"
-        )
+    apart = others(golds)
+    shuffled = None
+    if apart is not None:
+        pairs = [
+            scores(reward, asked, [form.replace("{solution}", other) for other in each])
+            for each in apart
+        ]
+        shuffled = [all(_right(one) is True for one in pair) for pair in zip(*pairs, strict=True)]
+        if any(shuffled):
+            index = shuffled.index(True)
+            raise RewardCheckError(
+                f"row {places[index]}: the reward judges other rows' answers correct (gold "
+                f"{golds[index]!r}; {sum(shuffled)} of {len(shuffled)} rows). Check that it reads "
+                "the solution column"
+            )
+        _check_order(right, pairs)
     return RewardCheck(
         rows=len(places),
         gold=1 - len(refused) / len(asked),
@@ -114,53 +121,56 @@ def _drawn(rows: Sequence[Mapping[str, Any]], sample: int) -> list[int]:
     return sorted(random.Random("reward check").sample(places, min(sample, len(places))))
 
 
-def _shuffled(
-    judge: Callable[[Sequence[str]], list[bool | None]], golds: list[str], gold_format: str
-) -> list[bool] | None:
-    """Whether each row accepts others' golds; None where there are not three different ones.
-
-    Two golds that differ as text may be equal in value (1/2 and 0.5), so a row offends only by
-    accepting two others.
-    """
-    different = list(dict.fromkeys(golds))
-    if len(different) < 3:
-        return None
-    place = {gold: index for index, gold in enumerate(different)}
-    rounds = []
-    for ahead in (1, 2):
-        others = [different[(place[gold] + ahead) % len(different)] for gold in golds]
-        rounds.append(judge([gold_format.replace("{solution}", other) for other in others]))
-    return [all(verdict is True for verdict in pair) for pair in zip(*rounds, strict=True)]
+def _written(form: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [form.replace("{solution}", str(row["solution"])) for row in rows]
 
 
-def _judge(
-    reward: Callable[..., Any], rows: list[Mapping[str, Any]], answers: Sequence[str]
-) -> list[bool | None]:
-    """One verdict a row: correct, not correct, or None where the reward does not judge."""
-    completions = [
-        answer if isinstance(row.get("prompt"), str) else assistant(answer)
-        for row, answer in zip(rows, answers, strict=True)
-    ]
-    names = list(
-        dict.fromkeys(name for row in rows for name in row if name not in ("prompt", "completion"))
-    )
-    columns = {name: [row.get(name) for row in rows] for name in names}
-    prompts = [row.get("prompt") for row in rows]
-    if hasattr(reward, "score"):
-        scores = reward.score(completions, prompts=prompts, **columns)
+def _right(score: Any) -> bool | None:
+    """Correct, not correct, or None where the reward does not judge."""
+    if score.correct is None:
         # A gold that cannot be read is no row that the reward does not apply to.
-        verdicts = [
-            0.0 if score.correct is None and score.outcome != "ok" else score.correct
-            for score in scores
-        ]
-    else:
-        verdicts = reward(completions=completions, prompts=prompts, **columns)
-    return [None if verdict is None else verdict >= 1.0 for verdict in verdicts]
+        return None if score.outcome == "ok" else False
+    return score.correct >= 1.0
 
 
-def _raise_refused(row: int, gold: str, count: int, asked: int, gold_format: str) -> None:
+def _by_value(found: Sequence[Any]) -> bool:
+    """Whether the reward says nothing of correctness, and has values all the same."""
+    return all(_right(score) is None for score in found) and any(
+        getattr(score, "value", None) is not None for score in found
+    )
+
+
+def _unread(reward: Callable[..., Any], rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Places of golds that can be held against no answer but their own text."""
+    found = scores(reward, rows, [worked(THINKING, "5")] * len(rows))
+    return [i for i, score in enumerate(found) if score.outcome == "unscorable"]
+
+
+def _accepted(
+    reward: Callable[..., Any], rows: Sequence[Mapping[str, Any]], texts: Sequence[str]
+) -> list[bool]:
+    """Whether any of these texts is judged correct, for each row."""
+    found = [scores(reward, rows, [text] * len(rows)) for text in texts]
+    return [any(_right(one) is True for one in each) for each in zip(*found, strict=True)]
+
+
+def _check_order(right: Sequence[Any], pairs: Sequence[Sequence[Any]]) -> None:
+    """What is judged right must also earn more: a weight of 0 or below turns that round."""
+    gold, other = mean(right), max(mean(each) for each in pairs)
+    if gold <= other:
+        raise RewardCheckError(
+            f"right answers earn {gold:g} on average and wrong ones {other:g}: the reward judges "
+            "them apart and does not prefer the right ones. Check the weights of its parts"
+        )
+
+
+def _raise_refused(
+    places: Sequence[int], golds: Sequence[str], refused: Sequence[int], form: str, unread: int
+) -> None:
+    gold = golds[refused[0]]
+    why = f"; {unread} cannot be read as an answer at all" if unread else ""
     raise RewardCheckError(
-        f"row {row}: the reward does not judge the gold answer correct: solution {gold!r} written "
-        f"as {gold_format.replace('{solution}', gold)!r} ({count} of {asked} rows). Mend or "
-        "drop such rows, or allow a share of them with tolerance="
+        f"row {places[refused[0]]}: the reward does not judge the gold answer correct: solution "
+        f"{gold!r} written as {form.replace('{solution}', gold)!r} ({len(refused)} of {len(golds)} "
+        f"rows{why}). Mend or drop such rows, or allow a share of them with tolerance="
     )

@@ -7,11 +7,13 @@ shape by the columns, mapper, split, shuffle, use, style, limit.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data import files, hub, labelled, shapes
 from data.files import Item
@@ -31,6 +33,23 @@ class _Raw(NamedTuple):
     where: str
     place: int
     row: Row
+
+
+class _Joined(Sequence[_Raw]):
+    """The rows of several tables, by name, one after another."""
+
+    def __init__(self, tables: Mapping[str, Sequence[Row]]) -> None:
+        self.tables = list(tables.items())
+        self.ends = list(accumulate(len(rows) for rows in tables.values()))
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def __getitem__(self, place: int) -> _Raw:  # type: ignore[override]
+        table = bisect_right(self.ends, range(len(self))[place])
+        name, rows = self.tables[table]
+        own = place - (self.ends[table - 1] if table else 0)
+        return _Raw(name, own, rows[own])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,17 +115,18 @@ class Table:
         if shape.name == "labelled-text":
             found = self._labelled(where, shape, raw, left_out)
         else:
-            order = self._shuffled(files.cut(raw, self.split))
-            found = paired(self._mapped(shape, order, left_out), self.use)
+            # Places, not rows: of a large file these would not fit in memory.
+            order = self._shuffled(files.cut(range(len(raw)), self.split))
+            found = paired(self._mapped(shape, map(raw.__getitem__, order), left_out), self.use)
         dressed = (dress(row, style=self.style, system=self.system) for row in found)
-        kept = list(islice(dressed, self.limit))
-        if not kept:
+        kept = dataset(islice(dressed, self.limit))
+        if not len(kept):
             raise DataError(
                 f"{where}: split={self.split!r} gives no rows, of {len(raw)} of shape {shape.name}"
                 + (f"; left out: {left_out}" if left_out.first else "")
             )
         left_out.warn(where)
-        return dataset(kept)
+        return kept
 
     def _check_options(self, shape: shapes.Shape | None) -> None:
         check_use(self.use, shape, self.name)
@@ -123,36 +143,32 @@ class Table:
                 "texts; leave one of them out"
             )
 
-    def _read(self) -> tuple[str, shapes.Shape, list[_Raw]]:
+    def _read(self) -> tuple[str, shapes.Shape, _Joined]:
         """Where the rows come from, in words, their shape, and the rows as they are there."""
         if self.path is None:
             where = f"{self.id} ({self.split})"
             tables = {where: hub.load(str(self.id), self.config, files.split_name(self.split))}
         else:
             where = self.path
-            tables = {str(file): files.read(file) for file in files.find(self.path)}
+            tables = {str(file): files.opened(file) for file in files.find(self.path)}
         found = {name: self._recognised(rows, name) for name, rows in tables.items()}
         if len(set(found.values())) > 1:
             kinds = ", ".join(f"{name}: {shape.name}" for name, shape in found.items())
             raise DataError(f"{where}: files of one shape are read together, these differ: {kinds}")
-        raw = [
-            _Raw(name, place, row)
-            for name, rows in tables.items()
-            for place, row in enumerate(rows)
-        ]
-        return where, next(iter(found.values())), raw
+        return where, next(iter(found.values())), _Joined(tables)
 
-    def _recognised(self, rows: list[Row], where: str) -> shapes.Shape:
+    def _recognised(self, rows: Sequence[Row], where: str) -> shapes.Shape:
         """By the columns of the first row: a later one that lacks one is a bad row, not another
         shape.
         """
         return shapes.named(self.shape) if self.shape else shapes.recognise(rows[0], where=where)
 
-    def _shuffled(self, rows: list[Item]) -> list[Item]:
-        if self.seed is not None:
-            rows = list(rows)
-            random.Random(f"order {self.seed}").shuffle(rows)
-        return rows
+    def _shuffled(self, rows: Sequence[Item]) -> Sequence[Item]:
+        if self.seed is None:
+            return rows
+        shuffled: Any = array("q", rows) if isinstance(rows, range) else list(rows)
+        random.Random(f"order {self.seed}").shuffle(shuffled)
+        return shuffled
 
     def _mapped(self, shape: shapes.Shape, raw: Iterable[_Raw], left_out: LeftOut) -> Iterator[Row]:
         for each in raw:
@@ -170,7 +186,7 @@ class Table:
             yield mapped
 
     def _labelled(
-        self, where: str, shape: shapes.Shape, raw: list[_Raw], left_out: LeftOut
+        self, where: str, shape: shapes.Shape, raw: _Joined, left_out: LeftOut
     ) -> Iterator[Row]:
         prefix = (labelled.PREFIX if self.prefix is None else self.prefix).strip()
         texts = labelled.mixed(list(self._mapped(shape, raw, left_out)), left_out)
@@ -198,7 +214,7 @@ def _map(shape: shapes.Shape, raw: _Raw) -> Row:
         return shape.map(row)
     except Unusable:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         kinds = ", ".join(f"{column}: {show(row.get(column))}" for column in sorted(shape.columns))
         raise DataError(
             f"{where}: row {place} is not of shape {shape.name}: {error}. It has {kinds}"

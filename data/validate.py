@@ -15,7 +15,7 @@ from typing import Any, Literal, NoReturn, get_args
 
 import rewards
 from data.reward_check import RewardCheck, RewardCheckError, check_reward
-from data.rows import DataError, RowError, show
+from data.rows import ROLES, DataError, RowError, show
 
 __all__ = [
     "KINDS",
@@ -31,7 +31,6 @@ __all__ = [
 Kind = Literal["sft", "grpo", "ppo", "preference", "reward_model", "kto", "distill", "evaluate"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
-_ROLES = ("system", "user", "assistant", "tool")
 # What may follow what. Strict alternation but for tools, which answer an assistant and are answered
 # by it.
 _AFTER = {
@@ -203,8 +202,8 @@ def _check_messages(
         if not isinstance(each, Mapping) or "role" not in each or "content" not in each:
             bad(where, "a message with role and content", each)
         role, content = each["role"], each["content"]
-        if role not in _ROLES:
-            bad(f"{where}.role", f"one of {', '.join(_ROLES)}", role)
+        if role not in ROLES:
+            bad(f"{where}.role", f"one of {', '.join(ROLES)}", role)
         if role not in _AFTER[previous]:
             bad(f"{where}.role", f"{' or '.join(_AFTER[previous])} {_after(previous)}", role)
         if not isinstance(content, str) or not content.strip():

@@ -11,6 +11,7 @@ can be killed (`rewards.pool`).
 """
 
 from rewards.accuracy import Accuracy
+from rewards.containment import ContainedError, contained
 from rewards.core import Outcome, Reward, Score
 from rewards.cosine import Cosine
 from rewards.format import Format
@@ -25,6 +26,7 @@ from rewards.where import Where
 
 __all__ = [
     "Accuracy",
+    "ContainedError",
     "Cosine",
     "Format",
     "LanguageConsistency",
@@ -37,6 +39,7 @@ __all__ = [
     "SoftOverlong",
     "WeightedSum",
     "Where",
+    "contained",
     "from_trl",
     "get",
     "names",

@@ -19,7 +19,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from rewards.core import Reward
+from rewards.core import Reward, check_scores
 
 
 def to_verl(reward: Reward) -> Callable[..., float]:
@@ -60,6 +60,7 @@ def to_openrlhf(
     ) -> dict[str, Any]:
         completions = [_response(q, p) for q, p in zip(queries, prompts, strict=True)]
         scores = reward.score(completions, prompts=list(prompts), solution=list(labels))
+        check_scores(scores, completions, reward=reward.name)
         values = [score.value or 0.0 for score in scores]
         judged = [score.value if score.correct is None else score.correct for score in scores]
         parts = {name: [s.parts.get(name) or 0.0 for s in scores] for name in _parts(scores)}

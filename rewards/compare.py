@@ -1,8 +1,8 @@
 """Gold and answer compared at once, in this process, where that is certain; `None` where it takes
 symbols.
 
-Text first (two spellings of one LaTeX), then exact numbers, then words and letters of choices,
-then the limits of `guard`.
+Text first (two spellings of one LaTeX), then plain numbers, then words and letters of choices,
+then lists element by element, then the limits of `guard`, then closed forms and polynomials.
 """
 
 import re
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from rewards import guard, lists, numbers
+from rewards import exact, guard, lists, numbers
 from rewards.boxes import JOIN
 from rewards.extract import gold_of, value_in
 from rewards.latex import squeeze, tidy, without_spaces
@@ -143,7 +143,10 @@ def at_once(gold: Gold, theirs: Reading) -> Verdict | None:
         return "equal" if chosen[1] == gold.choice else "different"
     if gold.text:
         return "different"
-    return lists.compare(ours.whole, theirs.value) or _limits(ours.whole, theirs.value)
+    if ours.number is not None and theirs.words and not any(map(str.isdigit, theirs.words)):
+        return "different"
+    both = ours.whole, theirs.value
+    return lists.compare(*both) or _limits(*both) or exact.compare(*both)
 
 
 def _comparable(ours: Reading, theirs: Reading) -> bool:

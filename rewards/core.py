@@ -6,6 +6,7 @@ and `__call__` hands TRL the floats alone.
 """
 
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -49,6 +50,11 @@ class Reward(ABC):
         """The rewards it is made of."""
         return ()
 
+    @property
+    def patience(self) -> float:
+        """Seconds after which a stage gives a call up, for the first completion (`containment`)."""
+        return sum(reward.patience for reward in self.inner) or 600.0
+
     def with_inner(self, inner: Sequence["Reward"]) -> "Reward":
         """The same reward made of others, one for each of `inner`."""
         return self
@@ -73,7 +79,44 @@ class Reward(ABC):
         """
 
     def __call__(self, completions: Sequence[Any], **columns: Any) -> list[float | None]:
-        return [score.value for score in self.score(completions, **columns)]
+        scores = self.score(completions, **columns)
+        check_scores(scores, completions, reward=self.name)
+        return [score.value for score in scores]
+
+
+def check_scores(scores: Any, completions: Sequence[Any], *, reward: str) -> None:
+    """Raises ValueError unless there is one Score a completion, of finite numbers and None."""
+    if not isinstance(scores, (list, tuple)):
+        raise ValueError(f"the reward {reward!r} gave {_kind(scores)}, not a list of scores")
+    if len(scores) != len(completions):
+        raise ValueError(
+            f"the reward gave {len(scores)} scores for {len(completions)} completions; "
+            "it must return one for each, None where it does not apply"
+        )
+    for score, completion in zip(scores, completions, strict=True):
+        if not isinstance(score, Score) or not isinstance(score.parts, Mapping):
+            raise ValueError(
+                f"the reward {reward!r} gave {_kind(score)}, not a rewards.Score with its parts"
+            )
+        for value in (score.value, score.correct, *score.parts.values()):
+            if value is not None and not is_finite(value):
+                raise ValueError(
+                    f"the reward gave {_kind(value)} for the completion {str(completion)[:200]!r}; "
+                    "it must be a finite number, or None where it does not apply"
+                )
+
+
+def is_finite(value: Any) -> bool:
+    """Whether it is a number of Python's that stands for itself: no NaN, infinity, text, tensor."""
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _kind(value: Any) -> str:
+    """`nan`, or `str 'a'` where it is no number."""
+    if isinstance(value, float):
+        return str(float(value))
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:60] + '…'}"
 
 
 def text_of(completion: Any) -> str:

@@ -7,9 +7,11 @@ of `rewards.pool`, so it may hang, exit, fork, print or eat memory: only its own
 
 import asyncio
 import inspect
+import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from rewards import pool
@@ -17,13 +19,18 @@ from rewards.core import Reward, Score, tally, text_of
 
 
 def from_trl(
-    fn: Callable[..., Any], *, seconds: float | None = None, memory_mb: int = 1024
+    fn: Callable[..., Any],
+    *,
+    seconds: float | None = None,
+    memory_mb: int = 1024,
+    patience: float = 60.0,
 ) -> Reward:
     """A Reward from a TRL reward function `(completions, **columns) -> list[float | None]`, sync
     or async.
 
     With `seconds` it is called once per sample, with lists of one entry, in a killable worker with
-    those limits. Raises TypeError for something not callable.
+    those limits; without, in this process. patience: seconds after which a stage gives such a call
+    up, for the first completion (see `containment`). Raises TypeError for something not callable.
     """
     if isinstance(fn, Reward):
         return fn
@@ -32,7 +39,7 @@ def from_trl(
             f"a TRL reward is a function (completions, **columns) -> list, not {type(fn).__name__}"
         )
     if seconds is None:
-        return BatchFunction(fn=fn)
+        return BatchFunction(fn=fn, patience=patience)
     return PerSample(fn=_OneByOne(fn), seconds=seconds, memory_mb=memory_mb)
 
 
@@ -41,6 +48,7 @@ class BatchFunction(Reward):
     """A TRL reward function called in this process; its exceptions are its caller's to see."""
 
     fn: Callable[..., Any]
+    patience: float = 60.0  # type: ignore[misc]
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -58,15 +66,29 @@ class BatchFunction(Reward):
         values = self.fn(completions=completions, **columns)
         if inspect.isawaitable(values):
             values = _await(values)
-        values = list(values)
+        values = _listed(values, len(completions), self.name)
         if len(values) != len(completions):
             raise ValueError(
-                f"the reward function {self.name!r} returned {len(values)} values for "
+                f"the reward function {self.name!r} returned {_counted(values, completions)} for "
                 f"{len(completions)} completions; "
                 "return one per completion, None where it does not apply"
             )
-        values = [None if value is None else float(value) for value in values]
+        values = [_number(value, self.name) for value in values]
         return [Score(value=value, parts={self.name: value}) for value in values]
+
+
+def _listed(values: Any, count: int, name: str) -> list[Any]:
+    """At most one value more than wanted: an endless generator would take all memory."""
+    if isinstance(values, (str, bytes, Mapping, Set)) or not isinstance(values, Iterable):
+        raise TypeError(
+            f"the reward function {name!r} must return a list, not {type(values).__name__}"
+        )
+    return list(islice(values, count + 1))
+
+
+def _counted(values: list[Any], completions: Sequence[Any]) -> str:
+    more = len(values) > len(completions)
+    return f"more than {len(completions)} values" if more else f"{len(values)} values"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,11 +145,23 @@ def _name_of(fn: Callable[..., Any]) -> str:
 
 
 def _number(value: Any, name: str) -> float | None:
-    if value is None or isinstance(value, (bool, int, float)):
-        return None if value is None else float(value)
-    raise TypeError(
-        f"the function {name!r} must return a number or None, not {type(value).__name__}"
-    )
+    """A number of Python, numpy or a tensor of one, as a float. Raises TypeError and ValueError."""
+    if value is None:
+        return None
+    if isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
+        raise TypeError(
+            f"the function {name!r} must return a number or None, not {type(value).__name__}"
+        )
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(
+            f"the function {name!r} returned {number}; return a finite number, or None where it "
+            "does not apply"
+        )
+    return number
 
 
 def _is_column(values: Any, completions: Sequence[Any]) -> bool:
@@ -160,7 +194,8 @@ def _await(values: Any) -> Any:
         except BaseException as exception:
             error.append(exception)
 
-    thread = threading.Thread(target=run)
+    # A daemon: a coroutine that never ends must not keep a process that has given it up.
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join()
     if error:

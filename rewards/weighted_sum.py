@@ -1,5 +1,6 @@
 """Weighted sum: several rewards as one, with every part kept apart."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,8 +16,8 @@ class WeightedSum(Reward):
     terms: pairs (weight, reward); a plain TRL function may stand for a reward. A part of None
     counts 0; the value is None only where every part is. `correct` comes from the first term that
     judges it, `outcome` from the first that is not "ok". Parts go by the terms' names, a second
-    term of one name as "name_2". Raises ValueError without terms, TypeError for a term that is not
-    such a pair.
+    term of one name as "name_2". Raises ValueError without terms and for a weight that is not
+    finite, TypeError for a term that is not such a pair.
 
         >>> WeightedSum(((1.0, Accuracy()), (0.2, LanguageConsistency())))
     """
@@ -79,6 +80,8 @@ def _term(term: Any) -> tuple[float, Reward]:
         raise TypeError(
             f"a term is a pair (weight, reward) like (1.0, Accuracy()), not {term!r}"
         ) from None
+    if not math.isfinite(weight):
+        raise ValueError(f"the weight {weight} of {reward!r} must be a finite number")
     if isinstance(reward, Reward):
         return weight, reward
     if callable(reward):

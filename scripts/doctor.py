@@ -28,20 +28,19 @@ def main() -> None:
     try:
         import tyro
 
-        import align
+        from align.doctor import run as doctor
         from align.doctor.asked import Asked
-        from align.doctor.run import run
     except Exception as error:  # a broken package raises whatever it likes
         unable(f"{sys.executable} cannot import the project ({type(error).__name__}: {error})")
-    if Path(align.__file__).resolve().parent.parent != HOME:
-        unable(f"{align.__file__} is imported, which is not of this checkout")
+    if Path(doctor.__file__).resolve().parents[2] != HOME:
+        unable(f"{doctor.__file__} is imported, which is not of this checkout")
     asked = tyro.cli(Asked, description=__doc__, config=(tyro.conf.FlagCreatePairsOff,))
     if not asked.seconds > 0:
         print(f"error: --seconds {asked.seconds}: it must be above 0", file=sys.stderr)
         raise SystemExit(2)
     if asked.recipe is not None:
         known(asked.recipe)
-    raise SystemExit(run(asked))
+    raise SystemExit(doctor.run(asked))
 
 
 def known(name: str) -> None:

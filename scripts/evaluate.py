@@ -21,6 +21,7 @@ from align.cli import MARKERS, Run, fail, parse
 from align.config import Evaluation
 from align.locate import MissingError, locate
 from align.lock import end_with_starter, locked
+from align.preempt import end_on_interrupt
 from align.references import stages_named
 
 
@@ -76,6 +77,7 @@ def main() -> None:
     except MissingError as error:
         fail(str(error))
     label = run.label or label_of(model, config)
+    end_on_interrupt()
     end_with_starter()
     if run.resume and folder.evaluated(run.folder, label, config, located):
         print(f"{label} is evaluated already")

@@ -27,14 +27,16 @@ class Report:
 def main() -> None:
     asked = tyro.cli(Report, description=__doc__)
     from align import report
+    from align.disk import FolderError, writing
 
     try:
         page = report.write(asked.run)
         print(report.table(asked.run))
         if asked.pictures is not None:
-            files = report.pictures(asked.run, asked.pictures)
+            with writing(asked.pictures):
+                files = report.pictures(asked.run, asked.pictures)
             print(f"{len(files)} pictures in {asked.pictures}")
-    except FileNotFoundError as error:
+    except (FileNotFoundError, FolderError) as error:
         fail(str(error))
     print(f"report: {page}")
 

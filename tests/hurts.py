@@ -1,10 +1,17 @@
 """Things that happen to a run at a chosen place, set up inside its process before it starts."""
 
 import dataclasses
+import errno
+import itertools
 import json
 import os
+import resource
 import signal
+import time
 from pathlib import Path
+
+import transformers
+from safetensors import SafetensorError
 
 import align.checkpoint
 import align.folder
@@ -163,6 +170,80 @@ def equal_rewards():
             group.scores = [dataclasses.replace(kept, value=0.25) for kept in group.scores]
 
     align.stages.rolled.Roller.score = score
+
+
+def _refusing(path, error):
+    """A file that takes half of what is written to it, and no more."""
+
+    class Refusing:
+        def __init__(self, file):
+            self.file = file
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *about):
+            self.file.close()
+
+        def write(self, content):
+            self.file.write(content[: len(content) // 2])
+            raise OSError(error, os.strerror(error), str(path))
+
+    return Refusing
+
+
+def refused_file(name, error=errno.ENOSPC):
+    """A disk that has no room for any file of that name, whatever is put before and behind it."""
+    original = Path.open
+
+    def opened(self, mode="r", *args, **options):
+        file = original(self, mode, *args, **options)
+        refused = name in self.name and set(mode) & set("wa")
+        return _refusing(self, error)(file) if refused else file
+
+    Path.open = opened
+
+
+def small_files(size):
+    """The kernel lets no file grow beyond `size` bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+def no_room_for_the_model():
+    """A disk that is full when the model is exported, in safetensors' own words."""
+    original = transformers.modeling_utils.safe_save_file
+
+    def save(tensors, path, **options):
+        original(tensors, path, **options)
+        os.truncate(path, os.path.getsize(path) // 2)
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    transformers.modeling_utils.safe_save_file = save
+
+
+def jumping_clock():
+    """Each look at the clock on the wall is hours or years before or after the last."""
+    jumps = itertools.cycle((-3e8, 7200.0, -7200.0, 1e9, 0.0, -5.0))
+    real = time.time
+    time.time = lambda: real() + next(jumps)
+
+
+def interrupt(times, owner="sampling"):
+    """Ctrl-C, before call number `times` of sampling, an update, or a checkpoint's writing; twice
+    where the sampler is closed.
+    """
+    where = {
+        "sampling": (HfEngine, "sample"),
+        "update": (Update, "step"),
+        "checkpoint": (align.checkpoint, "fingerprint"),
+        "closing": (HfEngine, "sample"),
+    }[owner]
+    _before(*where, times, lambda *_: _strike(signal.SIGINT))
+    if owner == "closing":
+        _before(HfEngine, "close", 1, lambda *_: _strike(signal.SIGINT))
 
 
 def while_caching():

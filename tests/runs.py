@@ -73,14 +73,18 @@ class Nursery:
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def run(self, kind, args, *, kill_after=None, hurt=None, ranks=1, sharded=False, log):
+    def run(
+        self, kind, args, *, kill_after=None, hurt=None, ranks=1, sharded=False, trial=False, log
+    ):
         """Exit codes of a run, one a rank, and the seconds of processor time of the first.
 
-        sharded: under FSDP2 rather than DDP.
+        sharded: under FSDP2 rather than DDP. trial: with the trial before the first step; most
+        tests count what a run samples, scores and steps, and it leaves nothing else behind.
 
         SIGKILL ends it once it has used `kill_after` seconds of processor time: unlike the clock,
         that does not depend on what else the machine does.
         """
+        args = [*args, *([] if trial else ["--skip-trial"])]
         order = {"args": [str(arg) for arg in args], "kind": kind, "hurt": hurt, "ranks": ranks}
         return self.ask(**order, log=str(log), kill_after=kill_after, sharded=sharded)
 

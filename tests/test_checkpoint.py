@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from align.checkpoint import (
-    MANIFEST,
     CheckpointError,
     Checkpoints,
     Log,
     Processes,
     state_file,
 )
+from align.intact import MANIFEST, OWN, fingerprint, seal
 from align.pieces import entire
 
 STATE = state_file(0)
@@ -183,7 +183,7 @@ def test_the_checkpoint_just_written_outlives_a_damaged_later_one(tmp_path):
 def test_what_goes_wrong_on_another_process_is_raised_on_this_one_and_leaves_no_checkpoint(
     tmp_path,
 ):
-    others = iter([[(None, "")], [(None, "No space left on device")]])
+    others = iter([[(0, "")], [(None, "No space left on device")], [(None, "")]])
     both = Processes(index=0, gathered=lambda items: items + next(others))
     store = Checkpoints(tmp_path, keep=1, processes=both)
     with pytest.raises(CheckpointError, match="No space left on device"):
@@ -198,12 +198,12 @@ def test_an_error_without_words_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr("align.checkpoint.write", write)
     with pytest.raises(CheckpointError, match="OSError"):
         _save(Checkpoints(tmp_path, keep=1), 1)
-    assert _names(tmp_path) == [".step-000001.partial"]
+    assert _names(tmp_path) == []
 
 
 def test_the_manifest_names_every_processes_file(tmp_path):
     other = {state_file(1): {"bytes": 5, "sha256": "0"}}
-    others = iter([[(None, "")], [(other, "")], [(None, "")]])
+    others = iter([[(0, "")], [(other, "")], [(None, "")]])
     both = Processes(index=0, gathered=lambda items: items + next(others))
     folder = Checkpoints(tmp_path, keep=1, processes=both).save(1, _state(1), {})
     manifest = json.loads((folder / MANIFEST).read_text())
@@ -233,10 +233,9 @@ def test_a_pickle_that_runs_code_is_refused_and_not_run(tmp_path, form):
         torch.save({"model": _Malicious(touched)}, folder / STATE)
         assert zipfile.is_zipfile(folder / STATE)
     manifest = json.loads((folder / MANIFEST).read_text())
-    from align.checkpoint import _fingerprint
-
-    manifest["files"][STATE] = _fingerprint(folder / STATE)
-    (folder / MANIFEST).write_text(json.dumps(manifest))
+    manifest["files"][STATE] = fingerprint(folder / STATE)
+    del manifest[OWN]
+    seal(folder, manifest)
     with pytest.raises(CheckpointError, match=r"deserializing header.*delete the stage's folder"):
         store.newest()
     assert not touched.exists()

@@ -29,17 +29,23 @@ LAYERS = (
     (
         "align.actor_critic",
         "align.adapters",
+        "align.again",
         "align.allocator",
         "align.attention",
         "align.backbone",
         "align.backward",
         "align.batch",
+        "align.cached",
         "align.checkpoint",
+        "align.disk",
+        "align.doctor",
         "align.duplicates",
+        "align.findings",
         "align.flex",
         "align.folder",
         "align.gather",
         "align.halving",
+        "align.intact",
         "align.layers",
         "align.locate",
         "align.lock",
@@ -52,6 +58,7 @@ LAYERS = (
         "align.model_reward",
         "align.models",
         "align.optim",
+        "align.planner",
         "align.policy",
         "align.precision",
         "align.preempt",
@@ -67,6 +74,7 @@ LAYERS = (
         "align.student",
         "align.text_scorer",
         "align.tiled",
+        "align.trusted",
         "align.update",
         "align.watch",
         "align.vocabulary",
@@ -75,6 +83,7 @@ LAYERS = (
         "align.bench",
         "align.completions",
         "align.evaluate",
+        "align.preflight",
         "align.results",
         "align.stages",
         "align.trained_on",
@@ -83,7 +92,12 @@ LAYERS = (
     ("scripts",),
 )
 # A configuration says what a data source is; a recipe's name is looked up among the recipes.
-ALLOWED = {("align.config", "data"), ("align.recipe", "recipes")}
+# What is around a stage begins with a preflight, whose trial runs the stage's own functions.
+ALLOWED = {
+    ("align.config", "data"),
+    ("align.recipe", "recipes"),
+    ("align.preflight", "align.stages"),
+}
 WITHOUT_TORCH = ("rewards", "data", "align.config", "align.recipe", "align.cli")
 
 

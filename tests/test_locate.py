@@ -74,7 +74,7 @@ def test_a_folder_with_pickled_weights_alone_is_refused(tmp_path):
     folder = _model(tmp_path / "mine", "config.json", "pytorch_model.bin")
     problem = _problem(str(folder))
     assert "no *.safetensors weights (pickled ones are not read)" in problem
-    assert problem.endswith("--model FOLDER")
+    assert problem.endswith(f"by name: --model pickled:{folder}")
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):

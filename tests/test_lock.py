@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,8 @@ import runs
 from align.folder import FolderError
 from align.lock import STARTED_BY, end_with_starter, locked, mark_children
 
+HOST = socket.gethostname()
+HELD = rf"\(process {{}} on {HOST}\) is at work in .*\(kill [0-9]+\)"
 HOLDER = """
 import sys, time
 from pathlib import Path
@@ -33,6 +36,14 @@ time.sleep(600)
 CHILD = "import time; from align.lock import end_with_starter; end_with_starter(); time.sleep(600)"
 
 
+@pytest.fixture(autouse=True)
+def interrupts():
+    """Ctrl-C as it was, whatever `end_with_starter` made of it."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def start(code, *args):
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, args)],
@@ -45,12 +56,12 @@ def start(code, *args):
 def test_a_folder_is_held_by_one_process_until_it_is_killed(tmp_path):
     holder = start(HOLDER, tmp_path)
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(FolderError, match=rf"\(process {holder.pid}\) is at work in .*kill"):
+    with pytest.raises(FolderError, match=HELD.format(holder.pid)):
         locked(tmp_path).__enter__()
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     with locked(tmp_path):
-        assert (tmp_path / ".pid").read_text() == f"{os.getpid()}\n"
+        assert (tmp_path / ".pid").read_text() == f"{os.getpid()} {HOST}\n"
 
 
 def test_waiting_for_the_holder(tmp_path):

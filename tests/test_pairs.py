@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from align.packing import Completion, Group, pack
-from align.update import _filler
+from align.update import filler
 
 BUDGETS = (1, 16, 40, 100, 10_000)
 
@@ -89,7 +89,7 @@ def test_packs_of_pairs_do_not_depend_on_anything_but_the_pairs():
 
 
 def test_a_rank_without_pairs_gets_a_pair_that_weighs_nothing():
-    one = _filler(("weight", "reference"))
+    one = filler(("weight", "reference"))
     assert one.sequences == 2
     assert one.lengths().tolist() == [1, 1]
     assert all(torch.equal(values, torch.zeros(2)) for values in one.columns.values())

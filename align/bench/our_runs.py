@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from align import models
+from align import cached, models
 from align.batch import Batch
 from align.bench.case import ENDLESS, Case
 from align.bench.configs import common, step_config, wake
@@ -67,7 +67,7 @@ class Passes(Ours):
     def go(self) -> dict[str, Any]:
         put_back(self.context.model, self.optimizer, self.config.model)
         # What a run keeps between stages would make the second pass cheaper than the first.
-        shutil.rmtree(models.cache_folder().parent / "reference", ignore_errors=True)
+        shutil.rmtree(cached.cache_folder().parent / "reference", ignore_errors=True)
         self.meter.begin()
         self.stage.prepare()
         rows = self.looped()

@@ -5,20 +5,24 @@ vLLM start clean.
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from signal import SIG_IGN, SIGINT, SIGTERM, signal
 from typing import Any
 
 import psutil
 
 from align.config import Evaluation, Stage
 from align.locate import REPOSITORY
+from align.preempt import kill_with_children, say_interrupted
 
 SCRIPTS = REPOSITORY / "scripts"
 ACCELERATE = REPOSITORY / "recipes" / "accelerate"
+GRACE = 5.0  # seconds in which a stage has let go of its workers and its sampler after Ctrl-C
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,32 +61,61 @@ class Launcher:
 
 
 def call(command: list[str], *, launched: bool) -> None:
-    """Run to the end, passing SIGTERM on; end with the child's own exit code if it fails.
+    """Run to the end, passing SIGTERM and SIGINT on; end with the child's exit code if it fails.
 
-    launched: the child is a launcher. It would die of SIGTERM before its own child has saved a
-    checkpoint, so that one is told instead, and waited for.
+    launched: the child is a launcher. It would die of a signal before its own child has saved a
+    checkpoint, so that one is told instead, and waited for: after SIGINT for `GRACE` seconds, after
+    a second one not at all.
     """
-    child = subprocess.Popen(command)
-    asked = False
+    asked: list[int] = []
+    # Until a stage says what Ctrl-C does to it, it is deaf to it; and it is in a session of its
+    # own, so that the terminal's comes here alone.
+    previous = {SIGINT: signal(SIGINT, SIG_IGN)}
+    child = subprocess.Popen(command, start_new_session=True)
 
-    def pass_on(*_: Any) -> None:
-        nonlocal asked
-        asked = True
-        process = psutil.Process(child.pid)
-        for told in (launched and process.children()) or [process]:
-            told.terminate()
+    def pass_on(number: int, frame: Any) -> None:
+        asked.append(number)
+        if asked.count(SIGINT) > 1:
+            kill_with_children(child.pid)
+            return
+        if number == SIGINT:
+            say_interrupted()
+        _tell(child.pid, number, launched=launched)
 
-    previous = signal.signal(signal.SIGTERM, pass_on)
+    signal(SIGINT, pass_on)
+    previous[SIGTERM] = signal(SIGTERM, pass_on)
     try:
-        code = child.wait()
-    except KeyboardInterrupt:
-        code = child.wait()  # the terminal has told the child already
+        code = _waited_for(child, asked)
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal(number, handler)
     if asked:  # also where the child was about to end well: no next stage is begun
-        raise SystemExit(128 + signal.SIGTERM)
+        raise SystemExit(128 + asked[-1])
     if code:
         raise SystemExit(code if code > 0 else 128 - code)
+
+
+def _waited_for(child: subprocess.Popen[bytes], asked: list[int]) -> int:
+    """The child's exit code. asked: the signals that have come meanwhile."""
+    until = None
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return child.wait(timeout=0.2)
+        if SIGINT in asked:
+            until = until or time.monotonic() + GRACE
+            if time.monotonic() > until:
+                kill_with_children(child.pid)
+
+
+def _tell(pid: int, number: int, *, launched: bool) -> None:
+    """Send a signal to a child, or to what a launcher has started."""
+    with suppress(psutil.NoSuchProcess):  # it is about to be waited for
+        process = psutil.Process(pid)
+        below = process.children() if launched else [process]
+        for told in below:
+            told.send_signal(number)
+        if not below:  # a launcher that has not come so far has nothing to say about it
+            process.terminate()
 
 
 def _has_cuda() -> bool:

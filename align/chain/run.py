@@ -22,6 +22,7 @@ from align.config import Evaluation, Stage
 from align.folder import FolderError
 from align.locate import MissingError, locate
 from align.lock import locked, mark_children
+from align.preempt import end_on_interrupt
 from align.recipe import Recipe
 
 PATIENCE = 120.0  # seconds in which a stage whose chain was killed has written its checkpoint
@@ -41,6 +42,8 @@ class ChainRun(Run):
     """Print the commands that would run, and stop."""
     check: bool = False
     """Validate every stage as far as its input is there, and stop."""
+    skip_trial: bool = False
+    """Do not sample, score and compute a few rows before a stage's first step."""
     accelerate: Path | None = None
     """An accelerate configuration, e.g. recipes/accelerate/ddp.yaml; default: one process without
     CUDA, accelerate's own choice with it."""
@@ -50,6 +53,7 @@ class ChainRun(Run):
 
 def main(doc: str) -> None:
     """Parse, then run what is left to run."""
+    end_on_interrupt()
     run, config = parse(ChainRun, lambda run: _as_config(recipe.load(run.recipe)), doc=doc)
     found = recipe.load(run.recipe)
     flags = _overrides([_field(one.name) for one in (*found.stages, *found.evaluations)])
@@ -140,22 +144,33 @@ class Chain:
                 print("    " + shlex.join(self._command(node.stage)))
 
     def _check(self) -> None:
-        """Validate the stages whose input is there, of the others the data."""
+        """Validate the stages whose input is there, of the others all but the model."""
         for stage in self.stages:
             problem = missing(stage, self.out, recipe=self.recipe.name)
             if problem is None:
                 call([*self._command(stage, resume=False), "--check"], launched=True)
-                continue
-            if data.from_stages(stage):
+            elif data.from_stages(stage):
                 print(f"{stage.name}: not checked, as its data is still to be made")
-                continue
-            from align.stages.checks import checked_rows  # brings torch
+            else:
+                self._check_foreseen(stage)
 
-            count = len(checked_rows(stage))
-            print(f"{stage.name}: its {count:,} rows fit; its model is still to be trained")
+    def _check_foreseen(self, stage: Stage) -> None:
+        from align.stages import MISTAKES, Launch  # torch only now
+        from align.stages.foreseen import check_foreseen
+
+        launch = Launch(
+            recipe=self.recipe.name, out=self.out, resume=False, check=True, report_to="none"
+        )
+        try:
+            count = check_foreseen(stage, self.recipe.stages, launch)
+        except MISTAKES as error:
+            fail(f"{stage.name}: {error}")
+        print(f"{stage.name}: its {count:,} rows fit; its model is still to be trained", flush=True)
 
     def _command(self, stage: Stage, *, resume: bool = True) -> list[str]:
         flags = self.flags[_field(stage.name)]
+        if self.asked.skip_trial:
+            flags = [*flags, "--skip-trial"]
         return self.launcher.stage(stage, [*flags, "--resume"] if resume else flags)
 
     def _unanswered(self) -> list[tuple[str, Evaluation]]:

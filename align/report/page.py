@@ -8,11 +8,11 @@ content security policy allows no network and no script but the one whose hash i
 import base64
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from align.disk import whole
 from align.report import answers, comparisons, evaluations, headline, lineage, payload, shares
 from align.report.folder import Row, Run, Stage, read_run
 from align.report.heldout import CHANCE
@@ -42,10 +42,9 @@ def write(out: Path) -> Path:
     run = read_run(Path(out))
     html = render(run)
     path = run.out / "report.html"
-    unfinished = path.with_name(f".report.html.{os.getpid()}")
-    # A lone surrogate, which a model can produce, has no UTF-8; it becomes a question mark.
-    unfinished.write_bytes(html.encode("utf-8", errors="replace"))
-    unfinished.replace(path)
+    with whole(path) as file:
+        # A lone surrogate, which a model can produce, has no UTF-8; it becomes a question mark.
+        file.write(html.encode("utf-8", errors="replace"))
     return path
 
 

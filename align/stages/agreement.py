@@ -38,7 +38,6 @@ def bound(count: int, temperature: float) -> float:
     return (MOST + SPREAD / math.sqrt(count)) / temperature
 
 
-@torch.no_grad()
 def check_engine(
     groups: Sequence[Rolled],
     context: Context,
@@ -51,12 +50,7 @@ def check_engine(
 
     Raises EngineError on every process where they are further apart than rounding explains.
     """
-    laid_out = [_group(each.prompt, each.samples) for each in groups] or [_group([0], [NOTHING])]
-    # A process without a group takes part too: the policy may be spread over all of them.
-    one = packed(laid_out)[0].to(context.accelerator.device)
-    context.policy.eval()
-    gaps = (context.policy(one, entropy=False)[0] - one.columns["sampler"]).abs()
-    total, count = context.total(*((gaps.sum().item(), len(gaps)) if groups else (0.0, 0.0)))
+    total, count = gap(groups, context, packed)
     # Written so that what is no number does not pass.
     if count and not total <= bound(round(count), temperature) * count:
         raise EngineError(
@@ -66,6 +60,22 @@ def check_engine(
             "bfloat16, not quantized, and go on with --resume",
             shared=True,
         )
+
+
+@torch.no_grad()
+def gap(
+    groups: Sequence[Rolled], context: Context, packed: Callable[[list[Group]], list[Pack]]
+) -> tuple[float, float]:
+    """How far the sampler's log-probs are from the policy's own, over one pack of each process's
+    groups: the sum of all absolute differences in nats, and the number of tokens.
+    """
+    laid_out = [_group(each.prompt, each.samples) for each in groups] or [_group([0], [NOTHING])]
+    # A process without a group takes part too: the policy may be spread over all of them.
+    one = packed(laid_out)[0].to(context.accelerator.device)
+    context.policy.eval()
+    gaps = (context.policy(one, entropy=False)[0] - one.columns["sampler"]).abs()
+    total, count = context.total(*((gaps.sum().item(), len(gaps)) if groups else (0.0, 0.0)))
+    return total, count
 
 
 def _group(prompt: Sequence[int], samples: Sequence[Sample]) -> Group:

@@ -6,10 +6,15 @@ import importlib.util
 from typing import Any
 
 import data
+import rewards
 from align import folder, models
-from align.config import Distill, Passes, Rollouts, Sample, Stage
+from align.config import Distill, Rollouts, Sample, Stage
+from align.model_reward import ModelReward
+from align.preflight.subject import longest
 from align.progress import console
+from align.references import loading
 from align.stages.rolled import as_reward, judged, reward_columns
+from data.reward_probes import check_varies
 
 
 def check_tracker(name: str) -> None:
@@ -35,13 +40,40 @@ def checked_rows(config: Stage) -> Any:
     return rows
 
 
-def check_reward(config: Rollouts | Sample, rows: Any) -> None:
-    """That the reward runs on these rows, and knows right from wrong where they have solutions."""
+def check_reward(config: Rollouts | Sample, rows: Any, *, models_too: bool = True) -> None:
+    """That the reward runs on these rows, differs between completions, and knows right from wrong
+    where they have solutions. models_too: with its reward models, else with the rest of it.
+    """
+    reward = config.reward
+    if loading(reward) and not models_too:
+        reward = _without_models(reward)
     first = [rows[0]]
     empty = "" if isinstance(rows[0]["prompt"], str) else data.rows.assistant("")
-    judged(as_reward(config.reward), [empty], [[0]], first, reward_columns(rows))
-    if "solution" in rows.column_names and any(rows["solution"]):
-        data.validate.check_reward(rows, config.reward, tolerance=0.05)
+    columns = reward_columns(rows)
+    judged(as_reward(reward), [empty], [[0]], first, columns)
+    partly = bool(loading(config.reward))
+    if not partly:
+        check_varies(rows, as_reward(reward))
+    if "solution" not in rows.column_names or not any(rows["solution"]):
+        return
+    if partly and not models_too and "solution" not in as_reward(reward).needed(rows[0]):
+        return  # what would judge is still to be loaded
+    found = data.validate.check_reward(rows, as_reward(reward), tolerance=0.05)
+    if found.offending is not None:
+        console.print(
+            f"warning: gold: the reward does not judge {1 - found.gold:.1%} of {found.rows} gold "
+            f"answers right, row {found.offending} for one: {rows[found.offending]['solution']!r}; "
+            "mend or drop such rows"
+        )
+
+
+def _without_models(reward: Any) -> rewards.Reward:
+    """The same reward with 0 for what a model would give."""
+    if isinstance(reward, ModelReward):
+        return rewards.from_trl(lambda completions, **_: [0.0] * len(completions))
+    if isinstance(reward, rewards.Reward) and reward.inner:
+        return reward.with_inner([_without_models(inner) for inner in reward.inner])
+    return as_reward(reward)
 
 
 def check_context(config: Stage, model: Any) -> None:
@@ -51,14 +83,6 @@ def check_context(config: Stage, model: Any) -> None:
         flags = "--sampling.max-prompt-tokens and --sampling.max-tokens together"
         flag = flags if isinstance(config, Rollouts | Distill | Sample) else "--max-tokens"
         raise models.ModelError(f"the model has {room} positions; {flag} must not exceed them")
-
-
-def longest(config: Stage) -> int:
-    """Tokens of the longest sequence that the stage lets in."""
-    if isinstance(config, Rollouts | Distill | Sample):
-        return config.sampling.max_prompt_tokens + config.sampling.max_tokens
-    assert isinstance(config, Passes)
-    return config.max_tokens
 
 
 def _with_completion(rows: Any) -> Any:

@@ -63,10 +63,13 @@ class Context:
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """How a stage is started: `out` is the run folder, `check` validates and trains nothing."""
+    """How a stage is started: `out` is the run folder, `check` validates and trains nothing,
+    `trial` tries a run out before its first step.
+    """
 
     recipe: str
     out: Path
     resume: bool
     check: bool
     report_to: str
+    trial: bool = False

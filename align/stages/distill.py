@@ -93,7 +93,7 @@ class DistillStage(StageBase):
             sum(one.truncated for one in samples),
             sum(isinstance(group, Own) for group in groups),
         )
-        packs = self._packs(groups, weight=1 / tokens)
+        packs = self.packs(groups, weight=1 / tokens)
         return Batch(
             minibatches=[packs],
             columns=("weight",),
@@ -153,7 +153,7 @@ class DistillStage(StageBase):
             mask=mask[:most],
         )
 
-    def _packs(self, groups: Sequence[Rolled], *, weight: float) -> list[Pack]:
+    def packs(self, groups: Sequence[Rolled], *, weight: float) -> list[Pack]:
         laid_out = [
             Group(
                 prompt=group.prompt,

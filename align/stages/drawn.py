@@ -28,9 +28,12 @@ class Drawn(Rolled):
 class Drawer(Roller):
     """Draws each prompt once, seeded by its row, and brings the texts to what will be written."""
 
-    def draw(self, chosen: Sequence[tuple[int, list[int]]]) -> list[Drawn]:
+    def draw(
+        self, chosen: Sequence[tuple[int, list[int]]], *, purpose: str = "sample"
+    ) -> list[Drawn]:
+        """These prompts' samples. purpose: what is drawn for something else has other seeds."""
         seeds = [
-            [seed_of(self.config.seed, "sample", row, i) for i in range(self.config.samples)]
+            [seed_of(self.config.seed, purpose, row, i) for i in range(self.config.samples)]
             for row, _ in chosen
         ]
         requests = [

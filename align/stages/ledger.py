@@ -8,13 +8,12 @@ with the prompts it had, so it comes out the same where the sampler is bit-exact
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from align.checkpoint import Log
-from align.folder import FolderError
+from align.disk import FolderError, whole
 
 Line = dict[str, Any]
 
@@ -75,11 +74,7 @@ def whole_lines(path: Path) -> tuple[list[Line], list[int]]:
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """A JSON-lines file, whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
+    with whole(path) as file:
         for row in rows:
             text = json.dumps(row, ensure_ascii=False) + "\n"
             file.write(text.encode("utf-8", "replace"))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

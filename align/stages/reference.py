@@ -19,9 +19,10 @@ from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from align.cached import cache_folder
+from align.disk import writing
 from align.folder import identity
 from align.lora import active_adapters, adapters_off
-from align.models import cache_folder
 from align.packing import Completion, Group, pack
 from align.progress import console
 from align.stages.context import Context
@@ -42,8 +43,9 @@ def reference_logprobs(
         if context.accelerator.is_main_process:
             file.parent.mkdir(parents=True, exist_ok=True)
             partial = file.with_suffix(f".{os.getpid()}.partial")
-            save_file({"logprobs": flat}, partial)
-            partial.replace(file)
+            with writing(file.parent, needed=flat.nbytes, half=partial):
+                save_file({"logprobs": flat}, partial)
+                partial.replace(file)
     pieces = iter(flat.split([length for group in lengths for length in group]))
     return [[next(pieces) for _ in group] for group in lengths]
 

@@ -153,8 +153,10 @@ class Roller(Sampler):
         chat = bool(rows) and not isinstance(rows[0]["prompt"], str)
         completions = [data.rows.assistant(text) for text in texts] if chat else texts
         ids = [sample.ids for group in groups for sample in group.samples]
-        scores = judged(self.reward, completions, ids, rows, self.prompts.columns)
-        _check(scores, texts, step)
+        try:
+            scores = judged(self.reward, completions, ids, rows, self.prompts.columns)
+        except RewardError as error:
+            raise RewardError(f"step {step}: {error}") from error
         at = 0
         for group in groups:
             group.scores = scores[at : at + len(group.samples)]
@@ -173,16 +175,26 @@ def judged(
     rows: Sequence[Any],
     columns: Sequence[str],
 ) -> list[rewards.Score]:
-    """A score a completion. Raises RewardError for whatever the reward raised."""
+    """A score a completion, each of finite numbers. Raises RewardError for whatever the reward
+    raised or did to this process, and for scores that are none.
+    """
     try:
-        return reward.score(
-            completions,
-            prompts=[row["prompt"] for row in rows],
-            completion_ids=list(ids),
-            **{name: [row[name] for row in rows] for name in columns},
-        )
+        with rewards.contained(patience=reward.patience, completions=len(completions)):
+            scores = reward.score(
+                completions,
+                prompts=[row["prompt"] for row in rows],
+                completion_ids=list(ids),
+                **{name: [row[name] for row in rows] for name in columns},
+            )
+    except rewards.ContainedError as error:
+        raise RewardError(f"the reward {reward.name} {error}") from error
     except Exception as error:  # a user's function may raise anything
         raise RewardError(f"the reward {reward.name} raised {error!r}") from error
+    try:
+        rewards.core.check_scores(scores, completions, reward=reward.name)
+    except ValueError as error:
+        raise RewardError(str(error)) from error
+    return scores
 
 
 def as_reward(reward: Callable[..., Any]) -> rewards.Reward:
@@ -215,17 +227,3 @@ def _advantages(rewards_: Tensor, config: Grpo) -> Tensor:
     if config.advantage == "reinforce++":
         return reinforce_plus_plus(rewards_)
     return group_advantage(rewards_, scale=config.scale)
-
-
-def _check(scores: Sequence[rewards.Score], texts: Sequence[str], step: int) -> None:
-    if len(scores) != len(texts):
-        raise RewardError(
-            f"step {step}: the reward gave {len(scores)} scores for {len(texts)} completions; "
-            "it must return one for each, None where it does not apply"
-        )
-    for score, text in zip(scores, texts, strict=True):
-        if score.value is not None and not math.isfinite(score.value):
-            raise RewardError(
-                f"step {step}: the reward gave {score.value} for the completion {text[:200]!r}; "
-                "it must be a finite number, or None where it does not apply"
-            )

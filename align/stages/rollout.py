@@ -78,7 +78,7 @@ class RolloutStage(StageBase):
         self.compare(groups)
         figures = rollout_figures([*groups, *replaced], self.context)
         begun = time.perf_counter()
-        minibatches = self._minibatches(groups, figures)
+        minibatches = self.minibatches(groups, figures)
         self.fill(step, minibatches, groups, figures)
         clock.seconds["pack"] = time.perf_counter() - begun
         return Batch(
@@ -223,7 +223,7 @@ class RolloutStage(StageBase):
         every = self.context.accelerator.num_processes
         return math.ceil(self.config.samples_logged / every)
 
-    def _minibatches(self, groups: Sequence[Rolled], figures: dict[str, float]) -> list[list[Pack]]:
+    def minibatches(self, groups: Sequence[Rolled], figures: dict[str, float]) -> list[list[Pack]]:
         """Packs of each optimizer step, every token with its weight in the mean."""
         count = self.config.minibatches
         cuts = [

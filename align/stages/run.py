@@ -21,10 +21,13 @@ from align import folder, manifest, models
 from align.allocator import keep_freed_memory
 from align.checkpoint import CheckpointError
 from align.config import Distill, Rollouts, Sample, Stage
+from align.findings import Findings, PreflightError
 from align.locate import Located
 from align.lock import locked
 from align.lost import LostProcessError, noticed
 from align.model_reward import placed
+from align.preflight.inputs import check_inputs
+from align.preflight.room import check_writable
 from align.progress import console
 from align.references import loading
 from align.rollout import EngineError
@@ -51,6 +54,7 @@ MISTAKES = (
     ShardingError,
     LostProcessError,
     TooLargeError,
+    PreflightError,
 )
 
 
@@ -60,6 +64,7 @@ def run_stage(config: Stage, located: Mapping[str, Located], launch: Launch) -> 
     """
     # One process holds the folder for all; a look needs no hold.
     first = os.environ.get("RANK", "0") == "0" and not launch.check
+    check_writable(launch.out / config.name)
     with locked(launch.out / config.name) if first else nullcontext():
         _run_stage(config, located, launch)
 
@@ -89,8 +94,11 @@ def _run_stage(config: Stage, located: Mapping[str, Located], launch: Launch) ->
     if isinstance(config, Distill):
         config = dataclasses.replace(config, teacher=paths[config.teacher])
     rows = checked_rows(config)
-    if isinstance(config, Rollouts | Sample) and not loading(config.reward):
-        check_reward(config, rows)
+    if isinstance(config, Rollouts | Sample):
+        check_reward(config, rows, models_too=not loading(config.reward))
+    found = Findings()
+    check_inputs(config, rows, paths, launch, found)
+    found.settle()
     if not launch.check:
         folder.prepare(stage_folder, resume=launch.resume)
     patience = config.compute.patience
@@ -128,7 +136,8 @@ def _work(
         folder.write_json(stage_folder / "config.json", based_on["config"])
         manifest.begin(stage_folder, began, based_on, recipe=launch.recipe)
     if isinstance(config, Sample):
-        finished = sample(config, paths, rows, accelerator, folder=stage_folder, check=launch.check)
+        how = {"check": launch.check, "trial": launch.trial}
+        finished = sample(config, paths, rows, accelerator, folder=stage_folder, **how)
     else:
         finished = train(config, paths, launch, rows, accelerator, stage_folder)
     if not launch.check:

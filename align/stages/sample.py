@@ -12,12 +12,13 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import data
 from align import manifest, rejection
 from align.config import Sample as Config
+from align.disk import writing
 from align.folder import write_json
 from align.preempt import Preempted, Preemption
 from align.progress import console
@@ -52,6 +53,7 @@ class SampleStage:
         self.prompts = Prompts(rows, config, context, ask=config.prompting.ask)
         self.chosen = self.prompts.kept[: config.limit or None]
         self.steps = math.ceil(len(self.chosen) / config.prompts)
+        self.started: Engine | None = None
 
     def arithmetic(self) -> dict[str, str]:
         """What is about to be done, in numbers."""
@@ -68,6 +70,21 @@ class SampleStage:
             share = f"{config.general_share:.1%} of the rows"
             lines["general"] = f"{share} from {config.general.name} ({len(self.general):,} rows)"
         return lines
+
+    def engine(self) -> Engine:
+        """The sampler, started when it is first asked for; `close` stops it."""
+        if self.started is None:
+            self.started = self.start()
+        return self.started
+
+    def close(self) -> None:
+        if self.started is not None:
+            self.started.close()
+
+    def begun(self) -> bool:
+        """Whether something was sampled in a run before; the main process looks."""
+        file = self.context.folder / "sampled.jsonl"
+        return self.context.gathered([file.is_file() and file.stat().st_size > 0])[0]
 
     def run(self) -> bool:
         """All batches that are left, then the rows. Returns False if SIGTERM ended it early.
@@ -93,24 +110,22 @@ class SampleStage:
         # Ranks would part ways: with several, SIGTERM waits for the batch's end.
         alone = self.context.accelerator.num_processes == 1
         breakable = preemption.interruptible if alone else nullcontext
-        with ExitStack() as closing:
-            try:
-                with breakable():
-                    engine = self.start()
-                    closing.callback(engine.close)
-                drawer = Drawer(self.config, self.context, engine, self.prompts)
-                for step in range(done + 1, self.steps + 1):
-                    clock, begun = Clock(), time.perf_counter()
-                    with breakable():  # nothing of the batch is written yet
-                        lines = self._draw(drawer, step, clock)
-                    if journal:
-                        seconds = clock.figures() | {"seconds/total": time.perf_counter() - begun}
-                        row = journal.add(step, lines, seconds)
-                        self.context.accelerator.log(row, step=step)
-                    if any(self.context.gathered([preemption.asked])) and step < self.steps:
-                        return False
-            except Preempted:
-                return False
+        try:
+            with breakable():
+                engine = self.engine()
+            drawer = Drawer(self.config, self.context, engine, self.prompts)
+            for step in range(done + 1, self.steps + 1):
+                clock, begun = Clock(), time.perf_counter()
+                with breakable():  # nothing of the batch is written yet
+                    lines = self._draw(drawer, step, clock)
+                if journal:
+                    seconds = clock.figures() | {"seconds/total": time.perf_counter() - begun}
+                    row = journal.add(step, lines, seconds)
+                    self.context.accelerator.log(row, step=step)
+                if any(self.context.gathered([preemption.asked])) and step < self.steps:
+                    return False
+        except Preempted:
+            return False
         return True
 
     def _draw(self, drawer: Drawer, step: int, clock: Clock) -> list[Line]:
@@ -141,8 +156,9 @@ class SampleStage:
         rows = rejection.mixed(kept, general)
         if config.write == "parquet":
             partial = folder / ".data.parquet.partial"
-            data.rows.dataset(rows).to_parquet(str(partial))
-            partial.replace(folder / "data.parquet")
+            with writing(folder, half=partial):
+                data.rows.dataset(rows).to_parquet(str(partial))
+                partial.replace(folder / "data.parquet")
         write_lines(folder / "data.jsonl", rows)
         fingerprint = data.fingerprint.of_rows(self.rows)
         manifest.finish(folder, name=config.data.name, rows=len(self.rows), fingerprint=fingerprint)

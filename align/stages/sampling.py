@@ -12,6 +12,7 @@ from torch import nn
 
 from align import models
 from align.config import Sample
+from align.findings import Findings
 from align.folder import identity
 from align.progress import announce
 from align.references import loading
@@ -31,8 +32,11 @@ def sample(
     *,
     folder: Path,
     check: bool,
+    trial: bool = False,
 ) -> bool:
-    """Run the stage. Returns False if SIGTERM ended it early; with `check` nothing is sampled."""
+    """Run the stage. Returns False if SIGTERM ended it early; with `check` nothing is written.
+    trial: try it out first, where nothing was sampled yet.
+    """
     path = paths[config.model]
     trust = config.trust_remote_code
     tokenizer = models.load_tokenizer(path, trust_remote_code=trust)
@@ -74,7 +78,16 @@ def sample(
             **stage.arithmetic(),
         }
         announce(lines)
-    if check:
-        return True
-    accelerator.init_trackers(f"align-{config.name}")
-    return stage.run()
+    try:
+        if trial and not stage.begun():
+            from align.preflight.trial import trial_of_drawing  # which knows the stages
+
+            found = Findings()
+            trial_of_drawing(stage, config, context, found)
+            found.settle()
+        if check:
+            return True
+        accelerator.init_trackers(f"align-{config.name}")
+        return stage.run()
+    finally:
+        stage.close()

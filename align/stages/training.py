@@ -15,6 +15,7 @@ import data
 from align import folder, manifest, models, sharding
 from align.actor_critic import ActorCritic
 from align.config import Distill, Dpo, Grpo, Kto, Ppo, RewardModel, Rollouts, Sft, Stage
+from align.findings import Findings
 from align.loop import Loop
 from align.memory import expected_memory
 from align.optim import adamw
@@ -89,22 +90,25 @@ def train(
         padded=padded,
         folder=stage_folder,
     )
-    stage = _stage(config, context, rows, launch)
-    if accelerator.is_main_process:
-        _announce(config, stage, context)
-    if launch.check:
-        return True
-    accelerator.init_trackers(f"align-{config.name}", {"recipe": launch.recipe})
-    stage.prepare()
-    loop = Loop(
-        stage,
-        config,
-        module=wrapped,
-        optimizer=optimizer,
-        accelerator=accelerator,
-        folder=stage_folder,
-    )
+    tried = launch.trial and not _continues(context, launch)
+    stage = _stage(config, context, rows, launch, sampling=tried or not launch.check)
     try:
+        if accelerator.is_main_process:
+            _announce(config, stage, context)
+        if tried:
+            _try(stage, config, context, launch)
+        if launch.check:
+            return True
+        accelerator.init_trackers(f"align-{config.name}", {"recipe": launch.recipe})
+        stage.prepare()
+        loop = Loop(
+            stage,
+            config,
+            module=wrapped,
+            optimizer=optimizer,
+            accelerator=accelerator,
+            folder=stage_folder,
+        )
         finished = loop.run(resume=launch.resume)
     finally:
         stage.close()
@@ -150,11 +154,36 @@ def _why_not_packed(module: Any, config: Stage) -> str | None:
     return next((reason for reason in reasons if reason), None)
 
 
-def _stage(config: Stage, context: Context, rows: Any, launch: Launch) -> StageBase:
+def _continues(context: Context, launch: Launch) -> bool:
+    """Whether there is a checkpoint to go on from; the main process looks."""
+    there = launch.resume and any((context.folder / "checkpoints").glob("step-*"))
+    return context.gathered([there])[0]
+
+
+def _try(stage: StageBase, config: Stage, context: Context, launch: Launch) -> None:
+    """Raises PreflightError for what would fail or teach nothing."""
+    from align.preflight.trial import trial  # which knows the stages
+
+    found = Findings()
+    trial(stage, config, context, found, sync=not _borrowed(config, launch))
+    found.settle()
+
+
+def _borrowed(config: Stage, launch: Launch) -> bool:
+    """Whether the sampler is left as it is: a look must not change a server that a run may use."""
+    return (
+        launch.check and isinstance(config, Rollouts | Distill) and config.engine.kind == "server"
+    )
+
+
+def _stage(
+    config: Stage, context: Context, rows: Any, launch: Launch, *, sampling: bool
+) -> StageBase:
+    """sampling: whether anything is to be sampled, with `launch.check` by a trial alone."""
     if not isinstance(config, Rollouts | Distill):
         return STAGES[type(config)](config, context, rows)
     follows = isinstance(config, Distill) and not config.on_policy
-    engine = _NoEngine() if launch.check or follows else build(
+    engine = _NoEngine() if follows or not sampling else build(
         config.engine,
         sampling=config.sampling,
         path=context.model_path,
@@ -163,13 +192,15 @@ def _stage(config: Stage, context: Context, rows: Any, launch: Launch) -> StageB
         sequences=config.prompts * config.samples // context.accelerator.num_processes,
         autocast=context.policy.autocast,
         trust_remote_code=config.trust_remote_code,
-        folder=context.folder,
+        folder=None if _borrowed(config, launch) else context.folder,
     )  # fmt: skip
     return STAGES[type(config)](config, context, rows, engine)
 
 
 class _NoEngine:
-    """Stands where nothing is sampled: for `--check`, and for a student of the data alone."""
+    """Stands where nothing is sampled: for a look without a trial, and for a student of the data
+    alone.
+    """
 
     def sample(self, requests: Any) -> NoReturn:
         raise RuntimeError("there is no sampler here")

@@ -79,7 +79,7 @@ def in_a_thread(function: object) -> None:
 @pytest.mark.parametrize("case", range(len(CONSTRUCTED)))
 def test_constructed(case: int) -> None:
     completion, gold, value = CONSTRUCTED[case]
-    settle("\\boxed{x}", "y+1")  # workers are up
+    settle("\\boxed{\\sin(x)}", "\\cos(x)")  # workers are up
 
     def check() -> None:
         score, seconds = settle(completion, gold)
@@ -88,7 +88,7 @@ def test_constructed(case: int) -> None:
 
     in_a_thread(check)
     # Nothing else is disturbed.
-    score, seconds = settle("\\boxed{a+b}", "b+a")
+    score, seconds = settle("\\boxed{\\sin(a)+b}", "b+\\sin(a)")
     assert score.value == 1.0 and seconds < 1
 
 
@@ -98,7 +98,7 @@ def test_recorded(shared_data: Path) -> None:
     """
     lines = (shared_data / "cases" / "hostile.jsonl").read_text().rstrip("\n").split("\n")
     rows = [json.loads(line) for line in lines]
-    settle("\\boxed{x}", "y+1")
+    settle("\\boxed{\\sin(x)}", "\\cos(x)")
     right: dict[str, bool] = {}
 
     def check() -> None:
@@ -118,10 +118,10 @@ def test_recorded(shared_data: Path) -> None:
 def test_one_batch_of_hostile_and_honest_answers(shared_data: Path) -> None:
     """Honest neighbours in one batch keep their verdicts and the batch its order."""
     hostile = ["\\boxed{(1+x+y)^{999}}", "\\boxed{\\tan(x^{999}+1)^{999}+(a+b+c)^{300}}"]
-    honest = [f"\\boxed{{{i}+z}}" for i in range(30)]
+    honest = [f"\\boxed{{{i}+\\sin(z)}}" for i in range(30)]
     completions = [hostile[0], *honest, hostile[1]]
-    settle("\\boxed{x}", "y+1")
-    golds = ["x+y", *[f"z+{i}" for i in range(30)], "a+b"]
+    settle("\\boxed{\\sin(x)}", "\\cos(x)")
+    golds = ["x+y", *[f"\\sin(z)+{i}" for i in range(30)], "a+b"]
     began = time.perf_counter()
     values = rewards.get("accuracy")(completions, solution=golds)
     assert values == [0.0, *[1.0] * 30, 0.0]

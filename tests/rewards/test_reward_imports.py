@@ -16,7 +16,8 @@ CODE = textwrap.dedent(
     import rewards
 
     seconds = time.perf_counter() - began
-    values = rewards.get("accuracy")(["\\\\boxed{x+1}", "#### 18"], solution=["1+x", "18"])
+    golds = ["1+\\\\sin(x)", "18"]
+    values = rewards.get("accuracy")(["\\\\boxed{\\\\sin(x)+1}", "#### 18"], solution=golds)
     assert values == [1.0, 1.0]
     for name in rewards.names():
         params = {"max_len": 9, "cache": 3} if name == "soft_overlong" else {}

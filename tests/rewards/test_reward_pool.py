@@ -194,7 +194,7 @@ def workers_of_accuracy() -> Pool:
 
 
 def test_a_forked_child_starts_its_own_workers() -> None:
-    assert rewards.get("accuracy")(["\\boxed{x+1}"], solution=["1+x"]) == [1.0]
+    assert rewards.get("accuracy")(["\\boxed{\\sin(x)+1}"], solution=["1+\\sin(x)"]) == [1.0]
     zygote = workers_of_accuracy().zygote.process.pid
     lock = pool_module._pools_lock
     lock.acquire()  # as another thread may have at this moment
@@ -204,11 +204,11 @@ def test_a_forked_child_starts_its_own_workers() -> None:
     else:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(30)
-        value = rewards.get("accuracy")(["\\boxed{y+1}"], solution=["1+y"])
+        value = rewards.get("accuracy")(["\\boxed{\\sin(y)+1}"], solution=["1+\\sin(y)"])
         own = workers_of_accuracy().zygote.process.pid
         os._exit(0 if value == [1.0] and own != zygote else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert rewards.get("accuracy")(["\\boxed{z+1}"], solution=["1+z"]) == [1.0]
+    assert rewards.get("accuracy")(["\\boxed{\\sin(z)+1}"], solution=["1+\\sin(z)"]) == [1.0]
 
 
 def test_per_sample_functions_are_rewards(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,117 @@
+"""Do rows and answers fit: under the limits of the configuration, into the model's positions, into
+the token budget?
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import rewards
+from align.config import Distill, Rollouts, Sample
+from align.findings import Findings
+from align.preflight.subject import SAMPLING, Subject, longest
+
+MUCH = 0.1  # a share left out that is worth a warning
+NEARLY_ALL = 0.95
+
+
+def check(subject: Subject, found: Findings) -> None:
+    if subject.read:
+        _left_out(subject, found)
+        _budget(subject, found)
+        _answers(subject, found)
+    _positions(subject, found)
+
+
+def _left_out(subject: Subject, found: Findings) -> None:
+    config, readings = subject.config, subject.read
+    if isinstance(config, SAMPLING):
+        limit, flag, what = (
+            config.sampling.max_prompt_tokens,
+            "--sampling.max-prompt-tokens",
+            "prompts",
+        )
+    else:
+        limit, flag, what = config.max_tokens, "--max-tokens", "rows"
+    lengths = sorted(reading.length for reading in readings)
+    share = sum(length > limit for length in lengths) / len(lengths)
+    sample = "" if len(lengths) == len(subject.rows) else f" ({len(lengths):,} drawn by lot)"
+    middle, most = lengths[len(lengths) // 2], lengths[-1]
+    said = (
+        f"{share:.0%} of the {what} of {config.data.name}{sample} are longer than {flag} {limit} "
+        f"and left out; half have at most {middle:,} tokens, the longest {most:,}"
+    )
+    fits = f"raise {flag}, to {lengths[int(0.98 * (len(lengths) - 1))]:,} for nearly all"
+    if share == 1 or share > NEARLY_ALL:
+        found.error("length", said, fits)
+    elif share > MUCH:
+        found.warning("length", said, fits)
+    elif share:
+        found.note("length", f"{share:.1%} of the {what}{sample} are longer than {flag} {limit}")
+
+
+def _positions(subject: Subject, found: Findings) -> None:
+    room = getattr(subject.model_config.get_text_config(), "max_position_embeddings", None)
+    wanted = longest(subject.config)
+    if room is None or wanted <= room:
+        return
+    if isinstance(subject.config, SAMPLING):
+        flags = "--sampling.max-prompt-tokens and --sampling.max-tokens together"
+    else:
+        flags = "--max-tokens"
+    found.error(
+        "positions",
+        f"the model has {room} positions; {flags} must not exceed them, and are {wanted}",
+        f"lower {flags.removesuffix(' together').replace(' and ', ' or ')}, or give a model with "
+        "a longer context",
+    )
+
+
+def _budget(subject: Subject, found: Findings) -> None:
+    config = subject.config
+    if isinstance(config, Sample):
+        return
+    after = config.sampling.max_tokens if isinstance(config, Rollouts | Distill) else 0
+    limit = longest(config)
+    lengths = [min(reading.length + after, limit) for reading in subject.read]
+    budget = config.compute.token_budget
+    over = sum(length > budget for length in lengths)
+    if over:
+        found.warning(
+            "token budget",
+            f"{over:,} of {len(lengths):,} sequences can be longer than --compute.token-budget "
+            f"{budget}, up to {max(lengths):,} tokens: each is computed alone, and takes the "
+            "memory of its own length",
+            f"--compute.token-budget {max(lengths)}",
+        )
+
+
+def _answers(subject: Subject, found: Findings) -> None:
+    """That the shortest right answer fits into a completion."""
+    config = subject.config
+    if not isinstance(config, Rollouts | Sample):
+        return
+    form = "<think></think><answer>{}</answer>" if _wants(config.reward, rewards.Format) else "{}"
+    golds = [row["solution"] for _, row in subject.drawn if isinstance(row.get("solution"), str)]
+    if not golds:
+        return
+    encode = subject.tokenizer
+    shortest = sorted(
+        1 + len(encode(form.format(gold), add_special_tokens=False)["input_ids"]) for gold in golds
+    )
+    limit = config.sampling.max_tokens
+    short = sum(length > limit for length in shortest)
+    if short > len(shortest) / 2:
+        found.error(
+            "completion length",
+            f"--sampling.max-tokens {limit} has no room for {short:,} of {len(shortest):,} gold "
+            f"answers, which take up to {shortest[-1]:,} tokens"
+            + (" in the form that the format reward wants" if form != "{}" else ""),
+            f"--sampling.max-tokens {max(4 * shortest[-1], 64)}",
+        )
+
+
+def _wants(reward: Any, kind: type) -> bool:
+    return isinstance(reward, kind) or any(
+        _wants(inner, kind) for inner in getattr(reward, "inner", ())
+    )

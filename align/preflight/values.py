@@ -1,0 +1,201 @@
+"""Values that are allowed and cannot be meant: a rate of 0, a batch that is larger than the data,
+minibatches without a prompt.
+"""
+
+from __future__ import annotations
+
+from align.config import Distill, Dpo, Passes, Ppo, RewardModel, Rollouts, Training
+from align.findings import Findings
+from align.optim import schedule
+from align.preflight.subject import Subject
+
+ABSURD = 0.1  # a rate at which AdamW moves every weight by more than it is large
+HIGH = 1e-3  # a rate that trained weights do not survive
+SMALL = 20_000_000  # parameters; below, models are drawn at random and learn at such rates
+NOTHING = 1e-10
+
+
+def check(subject: Subject, found: Findings, *, parameters: int) -> None:
+    """parameters: of the stage's input."""
+    config = subject.config
+    if isinstance(config, Training):
+        _rates(config, found, parameters)
+        _steps(config, len(subject.rows), found)
+        _adapters(config, found)
+    if isinstance(config, Passes):
+        _passes(config, len(subject.rows), subject.processes, found)
+    if isinstance(config, Rollouts | Distill):
+        _rollouts(config, len(subject.rows), subject.processes, found)
+
+
+def _rates(config: Training, found: Findings, parameters: int) -> None:
+    rates = {"--optim.lr": config.optim.lr}
+    if isinstance(config, Ppo):
+        rates["--critic-lr"] = config.critic_lr
+    full = not config.lora.rank and parameters > SMALL
+    for flag, rate in rates.items():
+        if rate == 0 and flag == "--optim.lr":
+            found.error("learning rate", f"{flag} 0: no weight would move", f"{flag} 1e-6")
+        elif rate == 0:
+            found.warning("learning rate", f"{flag} 0: the critic never learns", f"{flag} 1e-5")
+        elif rate >= ABSURD:
+            found.error(
+                "learning rate",
+                f"{flag} {rate:g}: every step would move each weight by about that much, more "
+                "than weights are large",
+                f"give one between 1e-7 and 1e-3, as in {flag} 1e-6",
+            )
+        elif rate > HIGH and full:
+            found.warning(
+                "learning rate",
+                f"{flag} {rate:g} is high for all {parameters:,} weights, which it will wreck",
+                f"{flag} 1e-5, or adapters with --lora.rank 16",
+            )
+        elif rate < NOTHING:
+            found.warning("learning rate", f"{flag} {rate:g}: nothing would move", f"{flag} 1e-6")
+    optim = config.optim
+    if not all(0 <= beta < 1 for beta in optim.betas):
+        found.error(
+            "optimizer",
+            f"--optim.betas {optim.betas[0]:g} {optim.betas[1]:g} must both be at least 0 and "
+            "below 1",
+            "--optim.betas 0.9 0.999",
+        )
+    if optim.eps < 0 or optim.weight_decay < 0:
+        found.error("optimizer", "--optim.eps and --optim.weight-decay must be at least 0",
+                    "--optim.eps 1e-8 --optim.weight-decay 0")  # fmt: skip
+    elif optim.lr * optim.weight_decay > 0.01:
+        found.warning(
+            "optimizer",
+            f"--optim.weight-decay {optim.weight_decay:g} at a rate of {optim.lr:g} takes "
+            f"{optim.lr * optim.weight_decay:.0%} of every weight a step",
+            "--optim.weight-decay 0.01",
+        )
+
+
+def rounds(config: Training, rows: int) -> int:
+    """Steps of the loop, where no row is left out."""
+    if isinstance(config, Passes):
+        return -(-max(1, round(config.epochs * rows)) // config.batch)
+    assert isinstance(config, Rollouts | Distill)
+    return config.steps or -(-rows // config.prompts)
+
+
+def _steps(config: Training, rows: int, found: Findings) -> None:
+    total = rounds(config, rows)
+    if isinstance(config, Rollouts):
+        total *= config.minibatches * config.iterations
+    if not any(schedule(config.optim, step, total) for step in range(min(total, 100))):
+        found.error(
+            "schedule",
+            f"the rate is 0 in all {total} optimizer steps (--optim.schedule "
+            f"{config.optim.schedule}, --optim.warmup {config.optim.warmup:g})",
+            "--optim.schedule constant, or more steps",
+        )
+    elif config.optim.warmup > 0.5:
+        found.warning(
+            "schedule",
+            f"--optim.warmup {config.optim.warmup:g} is a share of all steps: the rate rises for "
+            "most of the run",
+            "--optim.warmup 0.05",
+        )
+
+
+def _adapters(config: Training, found: Findings) -> None:
+    lora = config.lora
+    if lora.rank and not lora.alpha:
+        found.error("adapters", "--lora.alpha 0: adapters would add nothing", "--lora.alpha 32")
+    if lora.rank and not 0 <= lora.dropout < 1:
+        found.error("adapters", f"--lora.dropout {lora.dropout:g} must be a share below 1",
+                    "--lora.dropout 0")  # fmt: skip
+
+
+def _passes(config: Passes, rows: int, processes: int, found: Findings) -> None:
+    if rows < config.batch:
+        found.warning(
+            "batch",
+            f"--batch {config.batch} is more than the {rows} rows: every step is a whole pass",
+            f"--batch {max(1, rows // 4)}",
+        )
+    if config.batch % processes:
+        _odd(found, "--batch", config.batch, processes)
+    beta = getattr(config, "beta", 0.1)
+    if not 1e-3 <= beta <= 10 and not (isinstance(config, Dpo) and config.loss_type == "ipo"):
+        found.warning("beta", f"--beta {beta:g} is far from what is usual", "--beta 0.1")
+    if isinstance(config, RewardModel) and config.holdout:
+        kept_out = round(config.holdout * rows)
+        if not kept_out:
+            found.warning(
+                "held out",
+                f"--holdout {config.holdout:g} of {rows} pairs is none: no accuracy is reported",
+                "--holdout 0.2",
+            )
+        elif rows - kept_out < min(config.batch, rows):
+            found.warning(
+                "held out",
+                f"--holdout {config.holdout:g} leaves {rows - kept_out} of {rows} pairs to train "
+                f"on, less than a batch of {config.batch}",
+                "--holdout 0.1",
+            )
+
+
+def _rollouts(config: Rollouts | Distill, rows: int, processes: int, found: Findings) -> None:
+    if rows < config.prompts:
+        found.warning(
+            "prompts",
+            f"--prompts {config.prompts} is more than the {rows} rows: a step asks the same "
+            "prompt several times",
+            f"--prompts {rows}",
+        )
+    if config.prompts < processes:
+        found.warning(
+            "processes",
+            f"{processes} processes share --prompts {config.prompts}: some have nothing to do",
+            f"--prompts {processes}",
+        )
+    elif config.prompts % processes:
+        _odd(found, "--prompts", config.prompts, processes)
+    if not isinstance(config, Rollouts):
+        return
+    temperature = config.sampling.temperature
+    if temperature < 0.1 or temperature > 2:
+        why = "a group's samples will be all the same" if temperature < 0.1 else "samples are noise"
+        found.warning(
+            "temperature",
+            f"--sampling.temperature {temperature:g}: {why}",
+            "--sampling.temperature 1.0",
+        )
+    share = config.prompts // processes
+    if config.prompts < config.minibatches:
+        found.error(
+            "minibatches",
+            f"--minibatches {config.minibatches} of --prompts {config.prompts}: some optimizer "
+            "steps would have no prompt to learn from",
+            f"--minibatches {config.prompts}",
+        )
+    elif 0 < share < config.minibatches:
+        found.warning(
+            "minibatches",
+            f"--minibatches {config.minibatches} of {share} prompts a process: some optimizer "
+            "steps have nothing to learn from",
+            f"--minibatches {share}",
+        )
+    if config.eps_high < 0:
+        found.error("clipping", f"--eps-high {config.eps_high:g} must be at least 0",
+                    "--eps-high 0.28")  # fmt: skip
+    elif config.eps_high == config.eps_low == 0 and config.minibatches * config.iterations > 1:
+        found.warning(
+            "clipping", "--eps-low 0 and --eps-high 0: only the first optimizer step of a rollout "
+            "moves anything", "--eps-low 0.2 --eps-high 0.28",
+        )  # fmt: skip
+    beta = getattr(config, "beta", 0.0)
+    if beta > 1:
+        found.warning("beta", f"--beta {beta:g} holds the policy where it is", "--beta 0.05")
+
+
+def _odd(found: Findings, flag: str, value: int, processes: int) -> None:
+    found.warning(
+        "processes",
+        f"{flag} {value} does not divide among {processes} processes: some wait for others",
+        f"{flag} {-(-value // processes) * processes}",
+    )

@@ -1,0 +1,93 @@
+"""Do the tokenizer and the models speak of the same tokens: the stage's own, the teacher, the
+critic, the reward models? From the tokenizers and the config.json alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from align import models
+from align.config import Distill, Rollouts, Sample
+from align.findings import Findings
+from align.folder import identity
+from align.preflight.subject import Subject
+from align.references import loading
+from align.vocabulary import check_same_tokenizer, check_teacher
+
+SHARE = 0.9  # of the embedding that a tokenizer of the same model has at least
+
+
+def check(subject: Subject, found: Findings) -> None:
+    _embedding(subject, found)
+    for cure, problem in _others(subject):
+        found.error("vocabulary", problem, cure)
+
+
+def _embedding(subject: Subject, found: Findings) -> None:
+    text = subject.model_config.get_text_config()
+    rows, tokens = getattr(text, "vocab_size", None), len(subject.tokenizer)
+    if rows is None:
+        return
+    said = (
+        f"the tokenizer of {subject.path} has {tokens:,} tokens and the model's embedding "
+        f"{rows:,} rows"
+    )
+    most = max((max(reading.prompt, default=0) for reading in subject.read), default=0)
+    if tokens > rows:
+        found.error(
+            "vocabulary",
+            f"{said}: it is another model's, or tokens were added to it alone"
+            + (f"; the rows use id {most:,}" if most >= rows else ""),
+            "put the model's own tokenizer files there, or resize its embedding "
+            "(model.resize_token_embeddings) and save it",
+        )
+    elif tokens < SHARE * rows and not subject.config.model.startswith("random:"):
+        found.warning(
+            "vocabulary",
+            f"{said}, many more: is it this model's tokenizer?",
+            "put the model's own tokenizer files there",
+        )
+
+
+def _place(subject: Subject, name: str) -> str | None:
+    """Where that model is; None of one that is not there yet, and of none."""
+    if name and Path(name).is_dir():
+        return name
+    return subject.paths.get(name)
+
+
+def _others(subject: Subject) -> list[tuple[str, str]]:
+    """Cure and problem of each further model that does not fit."""
+    config, tokenizer = subject.config, subject.tokenizer
+    trust = config.trust_remote_code
+    found = []
+
+    def look(flag: str, check: object, *args: object, **options: object) -> None:
+        try:
+            check(*args, **options)  # type: ignore[operator]
+        except models.ModelError as error:
+            found.append((f"give another with {flag}", str(error)))
+
+    teacher = getattr(config, "teacher", "")
+    if isinstance(config, Distill) and (path := _place(subject, teacher)):
+        look("--teacher", check_teacher, tokenizer, path=path)
+        if identity(path) == identity(subject.path):
+            said = f"the teacher {teacher} has the student's own weights: there is nothing to learn"
+            found.append(("give another with --teacher", said))
+    if path := _place(subject, getattr(config, "critic_model", "")):
+        look("--critic-model", models.check_classifier, path, trust_remote_code=trust)
+        look("--critic-model", check_same_tokenizer, tokenizer, path=path)
+    if isinstance(config, Rollouts | Sample):
+        for reward in loading(config.reward):
+            path = _place(subject, reward.model)
+            if path is None:
+                continue
+            look("ModelReward(model=…)", models.check_classifier, path)
+            if not reward.own_tokenizer:
+                look("ModelReward(model=…, own_tokenizer=True)", check_same_tokenizer, tokenizer,
+                     path=path)  # fmt: skip
+    kinds = subject.model_config.architectures or []
+    if config.writes == "policy" and any(kind.endswith("SequenceClassification") for kind in kinds):
+        said = f"{subject.path} is a classifier, such as a reward model, and writes no text"
+        found.append(("give a causal language model with --model", said))
+    return found

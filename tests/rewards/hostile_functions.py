@@ -1,0 +1,103 @@
+"""Reward functions of TRL's protocol that do what no reward should, in the process that calls
+them.
+"""
+
+import math
+import os
+import re
+import sys
+import time
+
+HELD = []
+
+
+def values(completions, made):
+    """What `made` says, for each completion."""
+    return [made for _ in completions]
+
+
+def raises(completions, **_):
+    raise KeyError("no such thing")
+
+
+def prints(completions, **_):
+    print("HELLO")
+    return values(completions, 1.0)
+
+
+def forks(completions, **_):
+    """Comes back twice."""
+    if child := os.fork():
+        os.waitpid(child, 0)
+    return values(completions, 1.0)
+
+
+def forks_and_raises(completions, **_):
+    if child := os.fork():
+        os.waitpid(child, 0)
+        return values(completions, 1.0)
+    raise RuntimeError("in the child")
+
+
+def child_leaves(completions, **_):
+    """A child that ends as it should, by its own `os._exit`."""
+    child = os.fork()
+    if not child:
+        os._exit(7)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return values(completions, float(code))
+
+
+def exits(completions, **_):
+    sys.exit(0)
+
+
+def leaves(completions, **_):
+    os._exit(0)
+
+
+def sleeps(completions, **_):
+    time.sleep(600)
+
+
+def sleeps_stubbornly(completions, **_):
+    """Swallows whatever interrupts it, once."""
+    try:
+        time.sleep(600)
+    except BaseException:
+        time.sleep(600)
+
+
+async def sleeps_in_a_coroutine(completions, **_):
+    import asyncio
+
+    await asyncio.sleep(600)
+
+
+def holds_the_lock(completions, **_):
+    re.match(r"(a+)+$", "a" * 60 + "b")
+
+
+def eats(completions, **_):
+    """Takes memory bit by bit, and would never stop."""
+    while len(HELD) < 400:
+        HELD.append(bytearray(os.urandom(1 << 20)))
+        time.sleep(0.01)
+    return values(completions, 1.0)
+
+
+def endless(completions, **_):
+    while True:
+        yield 1.0
+
+
+BAD_VALUES = {
+    "nan": (math.nan, "returned nan"),
+    "inf": (math.inf, "returned inf"),
+    "-inf": (-math.inf, "returned -inf"),
+    "huge": (10**400, "returned inf"),
+    "text": ("1.0", "not str"),
+    "bytes": (b"1", "not bytes"),
+    "list": ([1.0], "not list"),
+    "complex": (1j, "not complex"),
+}

