@@ -24,6 +24,7 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from align import manifest
+from align.allocator import trim
 from align.batch import Batch, Stage
 from align.checkpoint import CheckpointError, Checkpoints, Log, Processes
 from align.config import Training
@@ -174,6 +175,8 @@ class Loop:
                 "of": self.essence,
             },
         )
+        if not self.config.compute.keep_memory:
+            trim()
 
     def _limit(self) -> int | None:
         """Tokens of the largest pack that every process still tries; None for any."""

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import torch
 
+from align.allocator import trim
+
 # What is said where the exception's type does not tell: by the CPU's allocator (POSIX, Windows),
 # by C++, and by what asks CUDA for memory past the caching allocator.
 SAID = (
@@ -57,3 +59,5 @@ def give_back(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    else:
+        trim()

@@ -43,3 +43,31 @@ def test_where_it_cannot_be_had_a_run_says_so(hurt, tmp_path):
     assert answer["codes"] == [0], log.read_text()
     said = "--compute.keep-memory does nothing here" in log.read_text()
     assert said == (hurt is not None or platform.libc_ver()[0] != "glibc")
+
+
+HOLES = """
+import sys
+from pathlib import Path
+import torch
+from align.allocator import trim
+def resident():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
+blocks = [torch.ones(2**14) for _ in range(4096)]  # 64 KiB each, from the heap
+kept = blocks[::2]
+before = resident()
+del blocks
+if sys.argv[1] == "trim":
+    trim()
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
+@pytest.mark.parametrize(("how", "least", "most"), [("trim", 100, 140), ("plain", -1, 20)])
+def test_memory_between_blocks_in_use_is_given_back(how, least, most):
+    """Every second of 4,096 blocks of 64 KiB: 128 MiB."""
+    done = subprocess.run(
+        [sys.executable, "-c", HOLES, how], capture_output=True, check=True, text=True
+    )
+    assert least < float(done.stdout) < most

@@ -16,8 +16,8 @@ from align.cli import StageRun
 from align.config import Grpo, Sft
 from align.recipe import Recipe
 
-# These two take no recipe: a run folder, and a model.
-WITHOUT = {"report.py", "bench.py"}
+# What these take is no recipe: a run folder, a model, a machine.
+WITHOUT = {"report.py", "bench.py", "doctor.py"}
 SCRIPTS = sorted({path.name for path in (runs.REPOSITORY / "scripts").glob("*.py")} - WITHOUT)
 
 

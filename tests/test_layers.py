@@ -55,6 +55,7 @@ LAYERS = (
         "align.lost",
         "align.manifest",
         "align.memory",
+        "align.meter",
         "align.model_reward",
         "align.models",
         "align.optim",

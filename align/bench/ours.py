@@ -11,10 +11,10 @@ from accelerate import Accelerator
 
 from align import models
 from align.bench.case import Case
-from align.bench.meter import Meter
 from align.bench.weights import keep_gradient
 from align.bench.wire import Channel
 from align.loop import Loop
+from align.meter import Meter
 from align.optim import adamw
 from align.probe import why_not_packed
 from align.stages.checks import longest

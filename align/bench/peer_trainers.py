@@ -10,9 +10,9 @@ from datasets import Dataset
 
 from align.bench.case import Case
 from align.bench.configs import step_config, wake
-from align.bench.meter import Meter
 from align.bench.peers import Gate, Peer
 from align.bench.rows import given_rewards, rollout
+from align.meter import Meter
 
 
 class GrpoUpdate(Peer):

@@ -14,9 +14,9 @@ import torch
 from transformers import AutoTokenizer, TrainerCallback
 
 from align.bench.case import ENDLESS, LR, Case
-from align.bench.meter import Meter
 from align.bench.weights import keep_gradient, put_back
 from align.bench.wire import Channel
+from align.meter import Meter
 
 
 class Gate(TrainerCallback):

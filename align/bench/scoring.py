@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from align.bench.case import Case
-from align.bench.meter import Meter
 from align.bench.wire import Channel
+from align.meter import Meter
 
 PROMPTS, SAMPLES = 8, 16
 AGAIN = 1 / 3  # of a prompt's completions that are one of those before, word for word

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from align.backward import Backward
-from align.bench.meter import MIB, Meter
 from align.config import Distill, Dpo, Kto
 from align.findings import Findings
 from align.memory import GIB
+from align.meter import MIB, Meter
 from align.preflight.longest import Heaviest
 from align.sharding import settle
 from align.shortage import LESS, TooLargeError
