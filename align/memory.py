@@ -1,72 +1,38 @@
-"""How much memory a stage will want, roughly, from sizes alone."""
+"""How much memory a stage will want, as said before its first step; see `align.planner`."""
 
 from __future__ import annotations
 
-from math import prod
+import os
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-from transformers import PreTrainedModel
+import psutil
+import torch
 
-from align.config import Distill, Grpo, Ppo, Rollouts, Stage
-from align.references import loading
+from align.config import Stage
+from align.planner.load import Row
+from align.planner.memory import GIB, Machine
+from align.planner.shape import ShapeError
+from align.planner.stage import models_of, planned
 
-GIB = 2**30
+__all__ = ["GIB", "expected_memory"]
 
 
-def expected_memory(config: Stage, module: Any) -> str:
-    """The parts in GiB on one process, and their sum; activations are the least certain.
+def expected_memory(config: Stage, module: Any, rows: list[Row] | None = None) -> str:
+    """Of one process: the peak, when it comes, and its parts in GiB.
 
-    module: what is trained, with a `model` inside, and a critic beside it in PPO.
+    module: what is trained, with a `model` inside, whose configuration tells the sizes.
     """
-    model: PreTrainedModel = module.model
-    base = model.num_parameters()
-    total = sum(p.numel() for p in module.parameters())
-    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    parts = {
-        "weights": 4 * total,
-        "gradients": 4 * trained,
-        "optimizer": 8 * trained,
-        "activations": _activations(config, model),
-    }
-    if isinstance(config, Rollouts):
-        measured = config.kl_every if isinstance(config, Grpo) else isinstance(config, Ppo)
-        if (config.beta or measured) and not config.lora.rank:
-            parts["reference"] = 4 * base
-        shared = isinstance(config, Ppo) and config.critic == "adapters"
-        judges = {reward.model for reward in loading(config.reward)} if not shared else set()
-        if judges:
-            parts["reward models"] = sum(_on_disk(path) for path in judges)
-    if isinstance(config, Distill):
-        parts["teacher"] = 4 * _parameters(config.teacher)
-    if isinstance(config, Rollouts | Distill) and config.engine.kind == "vllm":
-        parts["vLLM"] = 2 * base + round(config.engine.cpu_cache * GIB)
-    listed = ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items())
-    return f"about {sum(parts.values()) / GIB:.1f} GiB a process ({listed})"
-
-
-def _on_disk(path: str) -> int:
-    return sum(file.stat().st_size for file in Path(path).glob("*.safetensors"))
-
-
-def _parameters(path: str) -> int:
-    """By the files' headers alone."""
-    count = 0
-    for file in Path(path).glob("*.safetensors"):
-        with safe_open(file, framework="pt") as opened:
-            names = opened.keys()
-            count += sum(prod(opened.get_slice(name).get_shape()) for name in names)
-    return count
-
-
-def _activations(config: Stage, model: PreTrainedModel) -> int:
-    """What one pack of the token budget keeps for the backward pass."""
-    text = model.config.get_text_config()
-    width = 2 if config.compute.precision == "bf16" else 4
-    hidden, inner = text.hidden_size, getattr(text, "intermediate_size", 4 * text.hidden_size)
-    # Norms and residuals, the attention's in- and outputs, the three products of a gated MLP.
-    a_token = (10 * hidden + 4 * inner) * width
-    layers = 1 if config.compute.gradient_checkpointing else text.num_hidden_layers
-    kept = hidden * width * text.num_hidden_layers * config.compute.gradient_checkpointing
-    return config.compute.token_budget * (a_token * layers + kept)
+    file = Path(module.model.name_or_path) / "config.json"
+    gpus = int(os.environ.get("WORLD_SIZE", "1")) if torch.cuda.is_available() else 0
+    sharded = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    room = torch.cuda.mem_get_info()[1] if gpus else psutil.virtual_memory().total
+    try:
+        models = models_of(config, (), file=file)
+        plan = planned(config, models, Machine(gpus=gpus, memory=room, sharded=sharded), rows)
+    except ShapeError as error:
+        return f"not known: {error}"
+    peak = plan.memory.peak
+    parts = sorted(peak.parts.items(), key=lambda part: -part[1])
+    listed = ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts if size > GIB / 20)
+    return f"at most {peak.bytes / GIB:.1f} GiB a process, in `{peak.name}` ({listed})"
