@@ -14,6 +14,9 @@ from align.rollout import EngineError
 from align.rollout.hf import HfEngine
 from align.stages.grpo import GrpoStage
 
+BLOCK = 2**18  # bytes
+HELD = []
+
 
 def little_memory(spare, file):
     """The process may take `spare` MiB more than it has at its first backward pass, 0 for as much
@@ -27,6 +30,7 @@ def little_memory(spare, file):
             pages = int(Path("/proc/self/statm").read_text().split()[0])
             most = pages * resource.getpagesize() + spare * 2**20
             resource.setrlimit(resource.RLIMIT_AS, (most, most))
+            HELD.extend(_filled(spare))
         sums = original(self, packs, fillers)
         if first:
             named = self.accelerator.unwrap_model(self.module).named_parameters()
@@ -35,6 +39,16 @@ def little_memory(spare, file):
         return sums
 
     Backward.__call__ = call
+
+
+def _filled(spare):
+    """All that the limit and the heap's holes leave, but for `spare` MiB."""
+    blocks = []
+    try:
+        while True:
+            blocks.append(torch.empty(BLOCK, dtype=torch.uint8))
+    except RuntimeError:
+        return blocks[: len(blocks) - spare * 2**20 // BLOCK]
 
 
 def fail_once(rank, number, where):

@@ -163,7 +163,7 @@ def test_a_stage_stacked_on_one_of_its_own_name_keeps_both(chain):
 
 def test_a_reward_model_is_no_policy(chain):
     said = _run("dpo", chain, "--name", "odd", "--model", "@reward_model", expect=2)
-    assert "cannot be a policy" in said
+    assert "is a classifier, such as a reward model, and writes no text" in said
 
 
 def test_a_stacked_reward_model_serves_a_stacked_policy(chain):

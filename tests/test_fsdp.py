@@ -17,7 +17,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from align import sharding
+from align import intact, sharding
 
 MODEL = ["--model", "random:recipes/tiny_model"]
 # At its usual epsilon of 1e-8 Adam makes whole steps of gradients that are rounding and no more.
@@ -158,8 +158,9 @@ def test_a_limit_of_packs_does_not_part_the_processes(tmp_path):
     flags += ["--compute.patience", "20"]
     out = tmp_path / "killed"
     stage = train("grpo", flags, out, hurt=["between_minibatches", 4], code=-9)
-    manifest = stage / "checkpoints" / "step-000002" / "manifest.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"pack_limit": 40}))
+    checkpoint = stage / "checkpoints" / "step-000002"
+    about = intact.opened(checkpoint) | {"pack_limit": 40}
+    intact.seal(checkpoint, {name: about[name] for name in about if name != intact.OWN})
     train("grpo", [*flags, "--resume"], out, ranks=2, sharded=True)
     alike.check_same(stage, train("grpo", flags, tmp_path / "whole"))
 

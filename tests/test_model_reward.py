@@ -29,12 +29,12 @@ import data
 import rewards
 from align import models
 from align.config import Checkpoints, Compute, Engine, Grpo, Optim, RewardModel, Sampling
+from align.findings import PreflightError
 from align.locate import locate
 from align.model_reward import ModelReward, final_answer, placed
 from align.recipe import Recipe, RecipeError
 from align.references import loading, references
 from align.stages import Launch, run_stage
-from align.stages.rolled import RewardError
 
 CHAT = [
     ("How much is 1 + 1?", "<think>one, and one</think><answer>2</answer>"),
@@ -344,7 +344,7 @@ def test_ppo_in_two_processes_trains_what_one_trains(prompts, tmp_path):
     def put(out):
         shutil.copytree(tmp_path / "reward_model", out / "reward_model")
 
-    more = ["--steps", "2", "--prompts", str(prompts)]
+    more = ["--steps", "2", "--prompts", str(prompts), "--minibatches", str(min(2, prompts))]
     one, _ = ours.check_two_processes("ppo", tmp_path, *more, before=put)
     rows = runs.rows(one / "metrics.jsonl")
     assert {"reward/model", "value_loss", "kl", "kl/sequence", "explained_variance"} <= set(rows[0])
@@ -365,7 +365,7 @@ def test_two_labels_are_refused(tmp_path, run_folder):
     with pytest.raises(models.ModelError, match="has 2 labels; a reward model has one"):
         reward_of(wrong)(["a"], prompts=[[user("1")]])
     stage = recipe(run_folder, model=str(wrong)).stages[1]
-    with pytest.raises((models.ModelError, RewardError), match="has 2 labels"):
+    with pytest.raises(PreflightError, match="has 2 labels"):
         run(stage, tmp_path / "out")
     assert not (tmp_path / "out" / "grpo" / "metrics.jsonl").exists()
 
@@ -375,7 +375,7 @@ def test_a_language_model_is_refused(tmp_path, run_folder):
     with pytest.raises(models.ModelError, match="is no reward model but a LlamaForCausalLM"):
         reward_of(wrong)(["a"], prompts=[[user("1")]])
     stage = recipe(run_folder, model=str(wrong)).stages[1]
-    with pytest.raises((models.ModelError, RewardError), match="is no reward model"):
+    with pytest.raises(PreflightError, match="is no reward model"):
         run(stage, tmp_path / "out")
 
 

@@ -48,7 +48,7 @@ def test_it_trains_on_local_weights_and_a_local_file(weights, tmp_path):
     command = [sys.executable, "-m", "accelerate.commands.launch", "scripts/grpo.py"]
     command += ["--recipe", "qwen0.5b", "--model", str(weights), "--data", str(file)]
     command += ["--out", str(tmp_path / "run"), "--steps", "2", "--prompts", "4", "--samples", "4"]
-    command += ["--sampling.max-tokens", "24", "--sampling.max-prompt-tokens", "200"]
+    command += ["--sampling.max-tokens", "140", "--sampling.max-prompt-tokens", "200"]
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"ACCELERATE_USE_CPU": "true"}
     )

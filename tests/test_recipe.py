@@ -115,7 +115,7 @@ def test_a_reward_is_described_with_its_parameters():
     assert (first, second) == (1.0, 0.5)
     assert accuracy["kind"] == "Accuracy"
     assert accuracy["unparseable"] == 0.25
-    assert function == {"kind": "BatchFunction", "fn": "len"}
+    assert function == {"kind": "BatchFunction", "fn": "len", "patience": 60.0}
 
 
 def test_two_stages_of_one_name_are_refused():

@@ -133,7 +133,8 @@ def test_sigterm_while_it_samples(learner, tmp_path):
 
 
 def test_a_student_trains_with_it(learner, tmp_path):
-    more = ("--model", "random:recipes/tiny_model", "--teacher", "random:recipes/tiny_model")
+    teacher = "layers:1:random:recipes/tiny_model"
+    more = ("--model", "random:recipes/tiny_model", "--teacher", teacher)
     given = args(learner, tmp_path, *more, "--steps", "2", recipe="tiny-distill")
     run("distill", given, tmp_path)
     assert len(learner.loaded) == 2
