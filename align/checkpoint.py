@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,12 +25,13 @@ from rich.filesize import decimal
 from safetensors import SafetensorError
 
 from align.again import again
-from align.disk import drop, writing
+from align.disk import drop, existing, writing
 from align.intact import DamagedError, fingerprint, opened, seal
 from align.pieces import Piece, PieceError, Pieces, write
 
 log = logging.getLogger(__name__)
 REPLACED = ".replaced"
+NAMED = re.compile(r"step-\d+")
 Value = TypeVar("Value")
 
 
@@ -195,8 +197,7 @@ class Checkpoints:
         return folders[-1].name if folders else "the start"
 
     def _unwritten(self, step: int, error: CheckpointError, needed: int, left: str) -> str:
-        there = next(one for one in (self.folder, *self.folder.parents) if one.is_dir())
-        free = shutil.disk_usage(there).free
+        free = shutil.disk_usage(existing(self.folder)).free
         return (
             f"the checkpoint of step {step} could not be written to {self.folder} ({error}): "
             f"{decimal(free)} free, {decimal(needed)} needed. Once it can be written, {again()}; "
@@ -257,7 +258,17 @@ class Checkpoints:
         return None, {}
 
     def _folders(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*"), key=lambda path: (len(path.name), path.name))
+        return stored(self.folder)
+
+
+def stored(folder: Path) -> list[Path]:
+    """The checkpoints in a stage's folder of them, whole or not, by their step."""
+    found = [path for path in folder.glob("step-*") if NAMED.fullmatch(path.name) and path.is_dir()]
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def _pieces(folder: Path, manifest: Mapping[str, Any]) -> Pieces:

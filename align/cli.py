@@ -118,9 +118,9 @@ def launch(stage_type: type[Stage], doc: str) -> None:
         StageRun, lambda run: recipes.load(run.recipe).stage(stage_type, run.stage), doc=doc
     )
     from align.disk import FolderError
+    from align.interrupt import end_on_interrupt
     from align.locate import MissingError, locate
     from align.lock import check_free, end_with_starter
-    from align.preempt import end_on_interrupt
     from align.references import references
 
     end_on_interrupt()

@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -76,6 +77,26 @@ def drop(half: Path) -> None:
         half.unlink(missing_ok=True)
 
 
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    absolute = folder.absolute()
+    return next(each for each in (absolute, *absolute.parents) if each.exists())
+
+
+def unwritable(folder: Path) -> str | None:
+    """Why nothing can be written to a folder, None where it can: found by writing, as a mode says
+    nothing of read-only disks and quotas.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"0" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
 def refused(error: BaseException, folder: Path, *, needed: int | None = None) -> str | None:
     """In words, that a disk refused to be written to, and what to do; None for another error, and
     for one of this project's own, which has its words already.
@@ -95,8 +116,7 @@ def refused(error: BaseException, folder: Path, *, needed: int | None = None) ->
 
 def _room(place: Path, number: int, needed: int | None) -> str:
     """How full it is. A quota and a limit of the shell's leave the disk itself with room."""
-    there = next(folder for folder in (place, *place.parents) if folder.is_dir())
-    disk = os.statvfs(there)
+    disk = os.statvfs(existing(place))
     words = f"no room left in {place} ({os.strerror(number)}): "
     words += f"{decimal(disk.f_bavail * disk.f_frsize)} free"
     if needed is not None:

@@ -17,9 +17,9 @@ import functools
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from align.config import Evaluation
 from align.disk import FolderError, whole, writing
@@ -42,6 +42,28 @@ def write_recipe(out: Path, recipe: Recipe) -> None:
     out.mkdir(parents=True, exist_ok=True)
     stages = [stage.name for stage in recipe.stages]
     write_json(out / "recipe.json", {"recipe": recipe.name, "stages": stages})
+
+
+def read_object(path: Path, *, needs: Sequence[str], cure: str) -> dict[str, Any]:
+    """The JSON object in a file, with these entries. Raises FolderError for anything else, and
+    FileNotFoundError.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise FolderError(f"{path} cannot be read ({error}): {cure}") from error
+    lacking = [name for name in needs if not isinstance(found, dict) or name not in found]
+    if lacking or not isinstance(found, dict):
+        raise FolderError(f"{path} cannot be read (it has no {', '.join(lacking)}): {cure}")
+    return found
+
+
+def made_by(stage: Path, what: Literal["weights", "data"]) -> str:
+    """The hash of what a complete stage has written. Raises FolderError where done.json does not
+    say it.
+    """
+    cure = f"delete {stage}, and its stage runs again"
+    return str(read_object(stage / "done.json", needs=(what,), cure=cure)[what])
 
 
 def is_done(stage: Path) -> bool:
@@ -85,9 +107,8 @@ def identity(path: str) -> str:
     hash of blocks all over the files; of what is no folder, its name.
     """
     folder = Path(path)
-    done = folder.parent / "done.json"
-    if done.is_file() and folder.name == "model":
-        return json.loads(done.read_text())["weights"]
+    if is_done(folder.parent) and folder.name == "model":
+        return made_by(folder.parent, "weights")
     files = [folder] if folder.is_file() else sorted(folder.glob("*.safetensors"))
     files = files or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
@@ -116,7 +137,9 @@ def result(out: Path, label: str, config: Evaluation) -> Path:
 
 
 def evaluated(out: Path, label: str, config: Any, located: Located) -> bool:
-    """Whether the result under that label is of these very weights and values."""
+    """Whether the result under that label is of these very weights and values. Raises FolderError
+    for a result that cannot be read.
+    """
     path = result(out, label, config)
     if not path.is_file():
         return False
@@ -125,7 +148,8 @@ def evaluated(out: Path, label: str, config: Any, located: Located) -> bool:
         "config": described(config),
         "files": fingerprint.of_files(config),
     }
-    return asked.items() <= json.loads(path.read_text()).items()
+    cure = f"delete {path}, and the model is evaluated again"
+    return asked.items() <= read_object(path, needs=(), cure=cure).items()
 
 
 def described(value: Any) -> Any:

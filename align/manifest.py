@@ -18,11 +18,12 @@ from typing import Any
 
 import data
 from align.config import Stage
-from align.folder import FolderError, described, weights_of, write_json
+from align.folder import FolderError, described, made_by, read_object, weights_of, write_json
 from align.locate import REPOSITORY, Located
 from align.references import parents
 
 NAME = "manifest.json"
+ESSENCE = ("recipe", "config", "inputs", "files", "free")  # what a result is held to
 # What may differ between a run and its resumption without changing the result: whole fields, and
 # of a field's parts where and how it is computed.
 FREE = ("checkpoints", "samples_logged")
@@ -47,13 +48,10 @@ LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "
 def read(stage: Path) -> dict[str, Any] | None:
     """None where the stage was not begun. Raises FolderError for one that is not as it was."""
     try:
-        return json.loads((stage / NAME).read_text())
+        cure = f"delete {stage} to start the stage again"
+        return read_object(stage / NAME, needs=ESSENCE, cure=cure)
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise FolderError(
-            f"{stage / NAME} cannot be read ({error}): delete {stage} to start the stage again"
-        ) from error
 
 
 def basis(config: Stage, located: Mapping[str, Located], run: Path) -> dict[str, Any]:
@@ -77,10 +75,7 @@ def basis(config: Stage, located: Mapping[str, Located], run: Path) -> dict[str,
 def _outputs(config: Any, run: Path) -> dict[str, str]:
     """The hash of what each stage has written that a configuration reads as data."""
     files = {source.name: source.file(run) for source in data.from_stages(config)}
-    return {
-        name: json.loads((file.parent / "done.json").read_text())["data"]
-        for name, file in files.items()
-    }
+    return {name: made_by(file.parent, "data") for name, file in files.items()}
 
 
 def changes(
@@ -139,9 +134,8 @@ def changed(stage: Path, now: Mapping[str, Any], *, free: Sequence[str] = ()) ->
 
 def essence(stage: Path) -> dict[str, Any]:
     """What a checkpoint of the stage is of, to be held against `strange`."""
-    about = read(stage) or {}
-    kept = ("recipe", "config", "inputs", "files", "free")
-    return {name: about[name] for name in kept if name in about}
+    about = read(stage)
+    return {name: about[name] for name in ESSENCE} if about else {}
 
 
 def strange(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
@@ -32,10 +29,11 @@ from align import attention as shared_prefix
 from align import flex
 from align.cached import downloaded, made
 from align.disk import writing
-from align.folder import identity
+from align.folder import identity, is_done, made_by
 from align.layers import with_layers
 from align.locate import Located
 from align.lora import merged_weights
+from align.quiet import quiet
 from align.trusted import ModelError, check_code, unpickle
 
 
@@ -69,13 +67,13 @@ def _check_written(folder: Path) -> None:
     """Raises ModelError where a stage wrote the folder and its weights are others now. One process
     reads them all for this, 2 GB a second; from then on they are in the system's cache.
     """
-    done = folder.parent / "done.json"
-    if folder.name != "model" or not done.is_file() or os.environ.get("RANK", "0") != "0":
+    stage = folder.parent
+    if folder.name != "model" or not is_done(stage) or os.environ.get("RANK", "0") != "0":
         return
-    if (found := weights_hash(folder)) != (wrote := json.loads(done.read_bytes()).get("weights")):
+    if (found := weights_hash(folder)) != (wrote := made_by(stage, "weights")):
         raise ModelError(
             f"the weights in {folder} were altered since their stage wrote them: their sha256 is "
-            f"{found[:12]}… instead of {str(wrote)[:12]}… (in {done}); delete {folder.parent} and "
+            f"{found[:12]}… instead of {wrote[:12]}… (in {stage}/done.json); delete {stage} and "
             "run that stage again, or, if they are meant to be others, give a copy of the folder "
             "with --model"
         )
@@ -135,12 +133,24 @@ def stop_tokens(tokenizer: PreTrainedTokenizerBase, path: str) -> list[int]:
     own generation settings add (Qwen's instruct models stop at two).
     """
     found = data.chat.stop_ids(tokenizer)
+    return found + [token for token in end_tokens(path) if token not in found]
+
+
+def end_tokens(path: str) -> list[int]:
+    """Those of generation_config.json, none where there is none. Raises ModelError for a broken
+    one.
+    """
+    file = Path(path) / "generation_config.json"
+    if not file.is_file():
+        return []
     try:
-        extra = GenerationConfig.from_pretrained(path).eos_token_id
-    except OSError:  # a model without such settings
-        return found
-    extra = extra if isinstance(extra, list) else [] if extra is None else [extra]
-    return found + [token for token in extra if token not in found]
+        found = GenerationConfig.from_pretrained(path).eos_token_id
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ModelError(f"{file} cannot be read ({error}): mend or delete it") from error
+    found = found if isinstance(found, list) else [] if found is None else [found]
+    if strange := [token for token in found if type(token) is not int]:
+        raise ModelError(f"eos_token_id in {file} is {strange[0]!r}: write the token's id there")
+    return found
 
 
 def load_causal_lm(
@@ -229,7 +239,7 @@ def load_config(path: str, *, trust_remote_code: bool = False) -> PretrainedConf
     check_code(path, trust_remote_code=trust_remote_code)
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StrictDataclassError) as error:
         raise ModelError(f"the model in {path} cannot be loaded: {error}") from error
 
 
@@ -254,18 +264,6 @@ def _load(
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise ModelError(f"the model in {path} cannot be loaded: {error}") from error
     return model.to(device)
-
-
-@contextmanager
-def quiet(name: str) -> Iterator[None]:
-    """Inside, that logger says nothing below an error."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -108,13 +108,18 @@ def _row(raw: bytes, where: str) -> Row | None:
             "line must be one JSON object (a whole JSON array becomes lines with jq -c '.[]')"
         )
     try:
-        text = raw.decode("utf-8").strip()
+        text = raw.decode("utf-8").strip(" \t\r\n")  # all that is white space to JSON
     except UnicodeDecodeError as error:
         raise DataError(
             f"{where}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8"
         ) from error
     if not text:
         return None
+    if odd := [sign for sign in (text[0], text[-1]) if sign.isspace()]:
+        raise DataError(
+            f"{where}: U+{ord(odd[0]):04X} before or after the row, white space that is none to "
+            "JSON; delete it"
+        )
     try:
         row = _decoder.decode(text)
         if _SURROGATE.search(raw):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from data.prompts import worked
-from data.reward_scores import GOLD_FORMAT, RewardCheckError, drawn_rows, scores
+from data.reward_reads import columns_read
+from data.reward_scores import FORMATS, GOLD_FORMAT, RewardCheckError, drawn_rows, scores
 
 # As unlike as completions can be: in length, form, language, script, mood, and what they repeat.
 TEXTS = (
@@ -24,37 +26,113 @@ TEXTS = (
 )
 LONG = 200_000  # tokens that the last of them is said to have
 ROWS = 8
+MORE = 256  # rows tried where it applies to none of the first
+SHORT = 400  # characters of a column that may be an answer
+MOST_COLUMNS = 8
+_TAG = re.compile(r"<([A-Za-z_]\w{0,30})>")
 
 
-def check_varies(rows: Sequence[Mapping[str, Any]], reward: Callable[..., Any]) -> None:
-    """Raises RewardCheckError for a reward that applies to none of some rows, or gives all of these
-    completions, and the rows' own golds, one and the same value above or below 0. (One that gives 0
-    may wait for something rare.)
+def check_varies(rows: Sequence[Mapping[str, Any]], reward: Callable[..., Any]) -> str:
+    """What is to be doubted of it, or nothing. Raises RewardCheckError for a reward that applies to
+    none of some rows, or looks into no column and gives all of these completions, and the rows' own
+    golds, one and the same value above or below 0. (One that gives 0 may wait for something rare;
+    so may one that reads columns, and with -1 too.)
     """
     asked = drawn_rows(rows, ROWS)
+    found = _tried(reward, asked)
+    if _kinds(found) == {None}:
+        asked = _applies(rows, reward)
+        found = _tried(reward, asked)
+    kinds = _kinds(found) - {None}
+    if len(kinds) > 1 or kinds == {0.0}:
+        return ""
+    (value,) = kinds
+    for form, answers in _answers(asked):
+        texts = [form.replace("{solution}", answer) for answer in answers]
+        found.append(scores(reward, asked, texts))
+        if _kinds(found) - {None} != kinds:
+            return ""
+    said = (
+        f"the reward gives {value:g} for every one of {len(found)} completions as unlike as the "
+        "empty one, the columns' texts as answers and other languages"
+    )
+    if not columns_read(reward, asked, [TEXTS[2]] * len(asked)):
+        raise RewardCheckError(f"{said}, and looks into no column: a constant reward teaches "
+                               "nothing. Check that it reads the completions")  # fmt: skip
+    return f"{said}; look whether a completion can earn anything else, and in what form"
+
+
+def _tried(reward: Callable[..., Any], asked: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    """The scores of each text on each row; the first row goes ahead, lest one that hangs takes the
+    time that all of them have.
+    """
     found = []
     for text in TEXTS:
-        lengths = [[0] * (LONG if text is TEXTS[-1] else len(text))] * len(asked)
-        found.append(scores(reward, asked, [text] * len(asked), ids=lengths))
+        ids = [[0] * (LONG if text is TEXTS[-1] else len(text))]
+        one = scores(reward, asked[:1], [text], ids=ids)
+        rest = asked[1:]
+        more = scores(reward, rest, [text] * len(rest), ids=ids * len(rest)) if rest else []
+        found.append([*one, *more])
     if all(row.get("solution") for row in asked):
         golds = [GOLD_FORMAT.replace("{solution}", str(row["solution"])) for row in asked]
         found.append(scores(reward, asked, golds))
+    return found
+
+
+def _kinds(found: Sequence[Sequence[Any]]) -> set[float | None]:
+    """The different values. Raises RewardCheckError for what is no finite number."""
     values = [score.value for each in found for score in each]
     if bad := [value for value in values if value is not None and not math.isfinite(value)]:
         raise RewardCheckError(
-            f"the reward gives {bad[0]} for one of {len(TEXTS)} completions that were tried; it "
+            f"the reward gives {bad[0]} for one of {len(found)} completions that were tried; it "
             "must be a finite number, or None where it does not apply"
         )
-    kinds = set(values)
-    if kinds == {None}:
+    return set(values)
+
+
+def _applies(
+    rows: Sequence[Mapping[str, Any]], reward: Callable[..., Any]
+) -> list[Mapping[str, Any]]:
+    """A few rows to which it applies, of many. Raises RewardCheckError where there is none."""
+    many = drawn_rows(rows, MORE)
+    found = scores(reward, many, [TEXTS[2]] * len(many))
+    asked = [row for row, score in zip(many, found, strict=True) if score.value is not None]
+    if not asked:
         raise RewardCheckError(
-            f"the reward applies to none of {len(asked)} rows that were tried (None for every "
+            f"the reward applies to none of {len(many)} rows that were tried (None for every "
             "completion): nothing would be learnt. Check its gates (rewards.Where) against the "
-            f"rows' columns: {', '.join(asked[0])}"
+            f"rows' columns: {', '.join(many[0])}"
         )
-    if len(kinds) == 1 and kinds != {0.0}:
-        raise RewardCheckError(
-            f"the reward gives {values[0]:g} for every one of {len(found)} completions as unlike "
-            "as the empty one, a gold answer and other languages: a constant reward teaches "
-            "nothing. Check that it reads the completions"
-        )
+    return asked[:ROWS]
+
+
+def _answers(asked: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[str]]]:
+    """Forms, each with an answer a row: what stands in the rows, column by column, and the tags
+    that their prompts name.
+    """
+    each = [answers_in(row) for row in asked]
+    for place in range(max(map(len, each))):
+        column = [answers[min(place, len(answers) - 1)] for answers in each]
+        for form in FORMATS:
+            yield form, column
+    yield "{solution}", [in_tags(row) for row in asked]
+
+
+def answers_in(row: Mapping[str, Any]) -> list[str]:
+    """What may be the right answer: the short texts and numbers of its columns, the solution first;
+    never empty.
+    """
+    names = [name for name in row if name not in ("prompt", "completion", "solution")]
+    values = [row.get("solution"), *(row[name] for name in names)]
+    texts = [str(value) for value in values if isinstance(value, str | int | float)]
+    short = [text for text in dict.fromkeys(texts) if 0 < len(text) <= SHORT]
+    return short[:MOST_COLUMNS] or ["42"]
+
+
+def in_tags(row: Mapping[str, Any]) -> str:
+    """A completion in the tags that the row's prompt names, in their order."""
+    prompt = row.get("prompt") or ""
+    turns = [prompt] if isinstance(prompt, str) else [str(turn.get("content")) for turn in prompt]
+    names = dict.fromkeys(_TAG.findall("\n".join(turns)))
+    answer = answers_in(row)[0]
+    return "\n".join(f"<{name}>\n{answer}\n</{name}>" for name in names) or answer

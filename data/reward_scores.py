@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,10 @@ FORMATS = (
     f"{THINKING}\n#### {{solution}}",
     "The answer is {solution}",
     "{solution}",
+    f"{THINKING}\n```python\n{{solution}}\n```",
 )
 EMPTY = ("", worked(THINKING, ""))
+PATIENCE = 30.0  # seconds for a completion, of a reward of which nobody has said how long it takes
 
 
 class RewardCheckError(DataError):
@@ -35,7 +37,7 @@ class RewardCheck:
 
     rows: how many were asked. gold: of gold answers (1 wanted). empty: of empty ones, shuffled: of
     other rows' golds (0 wanted). offending: index of the first row that went wrong, None where all
-    went right.
+    went right. doubt: what looks wrong and may be meant, or nothing.
     """
 
     rows: int
@@ -43,12 +45,30 @@ class RewardCheck:
     empty: float | None
     shuffled: float | None
     offending: int | None
+    doubt: str = ""
 
 
 def drawn_rows(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
     """So many rows by lot, always the same; all where there are fewer."""
     places = random.Random("reward check").sample(range(len(rows)), min(count, len(rows)))
     return [rows[place] for place in sorted(places)]
+
+
+def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """What a reward gets to see of these rows."""
+    names = dict.fromkeys(
+        name for row in rows for name in row if name not in ("prompt", "completion")
+    )
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    return columns | {"prompts": [row.get("prompt") for row in rows]}
+
+
+def completions_of(rows: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> list[Any]:
+    """Answers in the shape of completions: texts, or messages where the prompts are."""
+    return [
+        answer if isinstance(row.get("prompt"), str) else assistant(answer)
+        for row, answer in zip(rows, answers, strict=True)
+    ]
 
 
 def scores(
@@ -59,29 +79,47 @@ def scores(
     ids: Sequence[Sequence[int]] | None = None,
 ) -> list[Any]:
     """What the reward gives each row's answer. ids: the answers' tokens. Raises RewardCheckError
-    for whatever it raised.
+    for whatever it raised or did to this process.
     """
-    completions = [
-        answer if isinstance(row.get("prompt"), str) else assistant(answer)
-        for row, answer in zip(rows, answers, strict=True)
-    ]
-    names = list(
-        dict.fromkeys(name for row in rows for name in row if name not in ("prompt", "completion"))
-    )
-    columns: dict[str, Any] = {name: [row.get(name) for row in rows] for name in names}
-    columns["prompts"] = [row.get("prompt") for row in rows]
+    completions = completions_of(rows, answers)
+    columns: dict[str, Any] = columns_of(rows)
     if ids is not None:
         columns["completion_ids"] = list(ids)
     judge = reward if hasattr(reward, "score") else rewards.from_trl(reward)
-    patience = getattr(judge, "patience", 600.0)
+    name = getattr(judge, "name", judge)
     try:
-        with rewards.contained(patience=patience, completions=len(completions)):
+        with rewards.contained(patience=patience_of(judge), completions=len(completions)):
             return judge.score(completions, **columns)
+    except rewards.ContainedError as error:
+        raise RewardCheckError(
+            f"on completions such as {answers[0][:60]!r} the reward {name} {error}"
+        ) from error
     except Exception as error:  # a user's function may raise anything
         raise RewardCheckError(
-            f"the reward {getattr(judge, 'name', judge)} raised {error!r} for the completion "
-            f"{answers[0][:60]!r}; columns given: {', '.join(columns)}"
+            f"the reward {name} raised {error!r} for the completion {answers[0][:60]!r}; "
+            f"columns given: {', '.join(columns)}"
         ) from error
+
+
+def patience_of(judge: Any) -> float:
+    """Seconds for the first completion of a check: what was said for it, else `PATIENCE`."""
+    if inner := getattr(judge, "inner", ()):
+        return max(map(patience_of, inner))
+    own = getattr(judge, "patience", PATIENCE)
+    unsaid = getattr(type(judge), "patience", None) is rewards.Reward.patience
+    if unsaid or own == rewards.functions.BatchFunction.patience:
+        # What limits each sample by itself has those seconds too.
+        return min(own, PATIENCE + (getattr(judge, "seconds", None) or 0.0))
+    return own
+
+
+def leaves(reward: Any) -> Iterator[Any]:
+    """The rewards that it is made of in the end."""
+    inner = getattr(reward, "inner", ())
+    if not inner:
+        yield reward
+    for one in inner:
+        yield from leaves(one)
 
 
 def others(golds: list[str]) -> list[list[str]] | None:

@@ -11,7 +11,7 @@ can be killed (`rewards.pool`).
 """
 
 from rewards.accuracy import Accuracy
-from rewards.containment import ContainedError, contained
+from rewards.containment import ContainedError, Interrupted, contained
 from rewards.core import Outcome, Reward, Score
 from rewards.cosine import Cosine
 from rewards.format import Format
@@ -29,6 +29,7 @@ __all__ = [
     "ContainedError",
     "Cosine",
     "Format",
+    "Interrupted",
     "LanguageConsistency",
     "Outcome",
     "PerSample",

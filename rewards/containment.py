@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -32,8 +32,8 @@ class ContainedError(RuntimeError):
     """What a reward must not do to its process; the message goes on from the reward's name."""
 
 
-class _GiveUpError(BaseException):
-    """Not an Exception, so that a function which swallows its own errors does not swallow this."""
+class Interrupted(SystemExit):
+    """For a process's own handlers of signals to raise: its end, and none of the reward's doing."""
 
 
 @contextmanager
@@ -41,7 +41,9 @@ def contained(*, patience: float, completions: int) -> Iterator[None]:
     """Inside, this process outlives a call of a reward with so many completions (see above).
 
     patience: seconds for the first completion; each further one adds `EACH`. They are counted in
-    the main thread alone, which signals reach. Raises ContainedError.
+    the main thread alone, which signals reach. faulthandler has one timer, and does not tell who
+    has set it: inside it is this function's, and whoever had set it before sets it again. Raises
+    ContainedError; `Interrupted` and KeyboardInterrupt pass.
     """
     seconds = patience + EACH * max(completions - 1, 0)
     process, leave = os.getpid(), os._exit
@@ -60,12 +62,12 @@ def contained(*, patience: float, completions: int) -> Iterator[None]:
                 os._exit = leave
                 if os.getpid() != process:
                     leave(0)  # the run goes on in one process
+    except Interrupted:
+        raise
     except SystemExit as error:
         raise ContainedError(
             f"ended the process (exit {error.code}); it must return its values"
         ) from error
-    except _GiveUpError as error:
-        raise ContainedError(str(error)) from None
 
 
 @contextmanager
@@ -74,37 +76,78 @@ def _limited(seconds: float) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    over = threading.Event()
-    said: list[str] = []
+    call = _Call(seconds)
+    try:
+        # Undone from the last to the first, each whatever breaks into the others.
+        with ExitStack() as undo:
+            undo.callback(_set_alarm)
+            undo.callback(signal.signal, _SIGNAL, signal.getsignal(_SIGNAL))
+            signal.signal(_SIGNAL, _interrupt)
+            call.watcher.start()
+            undo.callback(call.watcher.join)
+            undo.callback(call.over.set)
+            _inside.append(call)
+            undo.callback(_inside.remove, call)  # from here on it interrupts nothing
+            _set_alarm()
+            yield
+    except _GiveUpError as error:
+        if error.call is not call:
+            raise
+        raise ContainedError(call.said) from None
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        if not over.is_set():
-            raise _GiveUpError(said[0])
 
-    def watch() -> None:
-        deadline, before = time.monotonic() + seconds, _resident()
-        while not over.wait(_LOOK):
-            if not said and _starving(before):
+class _Call:
+    """A call and the thread that interrupts it."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.deadline = time.monotonic() + seconds
+        self.said = ""  # why it is given up
+        self.over = threading.Event()
+        self.watcher = threading.Thread(target=self._watch, name="watching a reward", daemon=True)
+
+    def _watch(self) -> None:
+        main, before = threading.main_thread().ident, _resident()
+        while not self.over.wait(_LOOK):
+            if not self.said and _starving(before):
                 taken = (_resident() - before) / 2**30
-                said.append(f"has taken {taken:.1f} GiB, the last of the memory{_CURE}")
-            if not said and time.monotonic() > deadline:
-                said.append(f"has not answered for {seconds:g} s{_CURE}")
-            if said and not over.is_set():  # again, where it swallowed the last one
+                self.said = f"has taken {taken:.1f} GiB, the last of the memory{_CURE}"
+            if not self.said and time.monotonic() > self.deadline:
+                self.said = f"has not answered for {self.seconds:g} s{_CURE}"
+            if self.said and main is not None:  # again, where it swallowed the last one
                 signal.pthread_kill(main, _SIGNAL)
 
-    main = threading.get_ident()
-    handler = signal.signal(_SIGNAL, interrupt)
-    # Threads and signals wait for the interpreter's lock, which a C function may never give back.
-    faulthandler.dump_traceback_later(seconds + GRACE, exit=True, file=sys.__stderr__)
-    watcher = threading.Thread(target=watch, name="watching a reward", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
-        signal.signal(_SIGNAL, handler)
+
+class _GiveUpError(BaseException):
+    """Not an Exception, so that a function which swallows its own errors does not swallow this."""
+
+    def __init__(self, call: _Call) -> None:
+        super().__init__(call.said)
+        self.call = call
+
+
+_inside: list[_Call] = []  # those that have begun, the outermost first
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    # On the way in or out nothing may break in; if the call is not over, the signal comes again.
+    if frame is not None and frame.f_globals.get("__name__") in (__name__, "contextlib"):
+        return
+    for call in _inside:
+        if call.said:
+            raise _GiveUpError(call)
+
+
+def _set_alarm() -> None:
+    """End the process where not even a signal gets through to one of the calls.
+
+    Threads and signals wait for the interpreter's lock, which a C function may never give back.
+    """
+    if not _inside:
         faulthandler.cancel_dump_traceback_later()
+        return
+    left = min(call.deadline for call in _inside) + GRACE - time.monotonic()
+    faulthandler.dump_traceback_later(max(left, _LOOK), exit=True, file=sys.__stderr__)
 
 
 _CURE = (

@@ -67,28 +67,30 @@ class BatchFunction(Reward):
         if inspect.isawaitable(values):
             values = _await(values)
         values = _listed(values, len(completions), self.name)
-        if len(values) != len(completions):
-            raise ValueError(
-                f"the reward function {self.name!r} returned {_counted(values, completions)} for "
-                f"{len(completions)} completions; "
-                "return one per completion, None where it does not apply"
-            )
         values = [_number(value, self.name) for value in values]
         return [Score(value=value, parts={self.name: value}) for value in values]
 
 
+class ShapeError(ValueError):
+    """A batch function returned something else than a list of one value a completion."""
+
+
 def _listed(values: Any, count: int, name: str) -> list[Any]:
-    """At most one value more than wanted: an endless generator would take all memory."""
+    """One value a completion. At most one more is read: an endless generator would take all memory.
+    Raises ShapeError.
+    """
     if isinstance(values, (str, bytes, Mapping, Set)) or not isinstance(values, Iterable):
-        raise TypeError(
+        raise ShapeError(
             f"the reward function {name!r} must return a list, not {type(values).__name__}"
         )
-    return list(islice(values, count + 1))
-
-
-def _counted(values: list[Any], completions: Sequence[Any]) -> str:
-    more = len(values) > len(completions)
-    return f"more than {len(completions)} values" if more else f"{len(values)} values"
+    values = list(islice(values, count + 1))
+    if len(values) != count:
+        returned = f"more than {count}" if len(values) > count else f"{len(values)}"
+        raise ShapeError(
+            f"the reward function {name!r} returned {returned} values for {count} completions; "
+            "return one per completion, None where it does not apply"
+        )
+    return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +121,7 @@ class PerSample(Reward):
         tally(self.name, [result.outcome for result in results])
         scores = []
         for result in results:
-            value = 0.0 if result.outcome != "ok" else _number(result.value, self.name)
+            value = 0.0 if result.outcome != "ok" else _number(_told(result.value), self.name)
             scores.append(Score(value=value, parts={self.name: value}, outcome=result.outcome))
         return scores
 
@@ -133,11 +135,26 @@ class _OneByOne:
 
     def __call__(self, text: str, **row: Any) -> Any:
         values = self.fn(completions=[text], **{k: [v] for k, v in row.items()})
-        return _first(values) if inspect.isawaitable(values) else values[0]
+        return self._later(values) if inspect.isawaitable(values) else self._only(values)
+
+    async def _later(self, values: Any) -> Any:
+        return self._only(await values)
+
+    def _only(self, values: Any) -> Any:
+        try:
+            return _listed(values, 1, self.__name__)[0]
+        except ShapeError as error:  # no fault of this sample: for the parent to raise
+            return {_WRONG: str(error)}
 
 
-async def _first(values: Any) -> Any:
-    return (await values)[0]
+_WRONG = "wrong"  # the key of a worker's message, which is plain JSON
+
+
+def _told(value: Any) -> Any:
+    """What a worker has answered. Raises ShapeError where that is what it told."""
+    if isinstance(value, dict) and _WRONG in value:
+        raise ShapeError(value[_WRONG])
+    return value
 
 
 def _name_of(fn: Callable[..., Any]) -> str:

@@ -19,9 +19,9 @@ import tyro
 from align import folder, recipe
 from align.cli import MARKERS, Run, fail, parse
 from align.config import Evaluation
+from align.interrupt import end_on_interrupt
 from align.locate import MissingError, locate
 from align.lock import end_with_starter, locked
-from align.preempt import end_on_interrupt
 from align.references import stages_named
 
 

@@ -96,7 +96,7 @@ def _looked_at(
 def _print(
     run: PlanRun, found: Sequence[tuple[Plan, list[Any]]], given: Callable[[str], list[str]]
 ) -> None:
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 150)
     rows = []
     for plan, tried in found:
         flags = given(plan.config.name)

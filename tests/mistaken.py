@@ -14,12 +14,13 @@ import runs
 MODEL = runs.REPOSITORY / "recipes" / "tiny_model"
 
 
-def check(folder, kind, *args, hurt=None, recipe="tiny", model=f"random:{MODEL}"):
-    """Exit code, what was said and the seconds of a look at a stage, without its trial."""
-    flags = ["--recipe", recipe, "--out", folder / "run", "--check", "--skip-trial"]
+def check(folder, kind, *args, hurt=None, recipe="tiny", model=f"random:{MODEL}", trial=False):
+    """Exit code, what was said and the seconds of a look at a stage."""
+    flags = ["--recipe", recipe, "--out", folder / "run", "--check"]
     given = [] if model is None else ["--model", model]
     begun = time.monotonic()
-    answer = runs.nursery().run(kind, [*flags, *given, *args], hurt=hurt, log=folder / "log")
+    args = [*flags, *given, *args]
+    answer = runs.nursery().run(kind, args, hurt=hurt, trial=trial, log=folder / "log")
     seconds = time.monotonic() - begun
     return answer["codes"][0], (folder / "log").read_text(), seconds
 
@@ -48,6 +49,11 @@ def problems(count=12, **more):
     for name, make in more.items():
         rows = [row | {name: make(i, row)} for i, row in enumerate(rows)]
     return rows
+
+
+def golds(i, row):
+    """For a column that holds the solution too."""
+    return row["solution"]
 
 
 def without(rows, column):
@@ -134,6 +140,76 @@ def exact():
 def short():
     """A good one that reads no gold."""
     return lambda completions, **columns: [-len(each[0]["content"]) / 100 for each in completions]
+
+
+def signed(column):
+    """A good one: +1 for a completion that ends with the column's text, else -1."""
+
+    def judge(completions, **columns):
+        texts = [each[0]["content"] for each in completions]
+        return [
+            1.0 if text.strip().endswith(gold) else -1.0
+            for text, gold in zip(texts, columns[column], strict=True)
+        ]
+
+    return judge
+
+
+def rare(seldom):
+    """A good one that applies to mathematics alone."""
+
+    def judge(completions, kind, **columns):
+        texts = [each[0]["content"] for each in completions]
+        return [
+            float(len(text) % 3) if name == seldom else None
+            for text, name in zip(texts, kind, strict=True)
+        ]
+
+    return judge
+
+
+def as_long():
+    """A good one: the solution is the length that is wanted."""
+
+    def judge(completions, solution, **columns):
+        texts = [each[0]["content"] for each in completions]
+        return [-abs(len(text) - int(n)) / 100 for text, n in zip(texts, solution, strict=True)]
+
+    return judge
+
+
+def tested():
+    """A good one for programs, strict: the fenced program must hold what the tests look for, and
+    the reference in the column solution is another program.
+    """
+
+    def judge(completions, tests, **columns):
+        texts = [each[0]["content"] for each in completions]
+        return [
+            float("```python" in text and wanted in text)
+            for text, wanted in zip(texts, tests, strict=True)
+        ]
+
+    return judge
+
+
+def half_of(column):
+    """0.5 whatever is written, though it looks into a column."""
+    return lambda completions, **columns: [0.5 for _ in columns[column]]
+
+
+def hangs():
+    """Answers nothing but the empty completion; what a check waits is cut to a second."""
+    from data import reward_scores
+
+    reward_scores.PATIENCE = 1.0
+
+    def judge(completions, **columns):
+        if any(each[0]["content"] for each in completions):
+            time.sleep(3600)
+        return [0.0 for _ in completions]
+
+    return judge
 
 
 def accuracy():

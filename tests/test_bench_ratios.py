@@ -8,9 +8,9 @@ from align.bench import meter, show
 from align.bench.case import Case, Settings
 from align.bench.configs import step_config
 from align.bench.measure import Pair, measured, ratios, summary
-from align.bench.meter import Meter
 from align.bench.plan import settings_of
 from align.bench.same import difference
+from align.meter import Meter
 
 
 def case(kind="update", **changes):

@@ -88,6 +88,16 @@ def test_steps_beyond_six_digits_keep_their_order(tmp_path):
     assert _names(tmp_path) == ["step-1000000", "step-1000001"]
 
 
+def test_what_merely_looks_like_a_checkpoint_is_let_be(tmp_path):
+    store = Checkpoints(tmp_path, keep=1)
+    for name in ("step-final", "step-000009"):
+        (tmp_path / name).write_text("somebody's notes")
+    (tmp_path / "step-best").mkdir()
+    _save(store, 1, 2)
+    assert _names(tmp_path) == ["step-000002", "step-000009", "step-best", "step-final"]
+    assert _newest(store) == 2
+
+
 def test_the_same_step_saved_again_replaces_the_first(tmp_path):
     store = _save(Checkpoints(tmp_path, keep=2), 3)
     store.save(3, _state(3), {"stage": {"cursor": 21}, "again": True})

@@ -1,25 +1,27 @@
-"""Run folders on full or read-only disks or held by another run, clocks that jump, and Ctrl-C."""
+"""Run folders on full or read-only disks or held by another run, clocks that jump, and runs that
+Ctrl-C ends.
+"""
 
 import errno
 import json
 import os
-import pty
 import shutil
-import signal
 import socket
-import subprocess
-import sys
 import time
 
-import psutil
 import pytest
 import runs
 
+import data
 from align import manifest, report, results
 from align.cached import made
+from align.config import Evaluation, Sft
 from align.disk import FolderError, refused, whole
+from align.folder import evaluated, identity
+from align.locate import Located
 from align.lock import locked
-from align.trusted import ModelError
+from align.models import ModelError, ready
+from data import FromStage
 
 STEPS = ("--steps", "4")
 CTRL_C = 130
@@ -209,10 +211,39 @@ def test_a_checkpoint_copied_from_another_run_is_refused(uninterrupted, tmp_path
     assert runs.finished(out / "grpo") != runs.finished(uninterrupted)
 
 
-def test_a_manifest_that_cannot_be_read_is_named(tmp_path):
-    (tmp_path / "manifest.json").write_text('{"config": ')
+@pytest.mark.parametrize("text", ['{"config": ', "", "[]", "{}", "null", '{"recipe": "tiny"}'])
+def test_a_manifest_that_cannot_be_read_is_named(text, tmp_path):
+    (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(FolderError, match=r"manifest\.json cannot be read .*delete .* again"):
         manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize("text", ['{"steps":', "", "[]", "{}", "7"])
+def test_what_a_stage_wrote_last_cannot_be_read(text, tmp_path):
+    """Whoever asks for it says so and what to do: who loads its model, or reads its data."""
+    stage = tmp_path / "sft"
+    (stage / "model").mkdir(parents=True)
+    (stage / "data.jsonl").touch()
+    (stage / "done.json").write_text(text)
+    reader = Sft(name="g", model="@a", data=FromStage(stage="sft"))
+    for ask in (
+        lambda: ready(Located(kind="folder", path=str(stage / "model"))),
+        lambda: identity(str(stage / "model")),
+        lambda: manifest.basis(reader, {}, tmp_path),
+    ):
+        with pytest.raises(FolderError, match=rf"done\.json cannot be read .*delete {stage}, and"):
+            ask()
+
+
+@pytest.mark.parametrize("text", ["", '{"weights": ', "[]"])
+def test_an_evaluation_that_cannot_be_read(text, tmp_path):
+    config, model = Evaluation(data=data.Arithmetic(size=3)), Located(kind="hub", path="a/b")
+    path = tmp_path / "evaluations" / "sft.json"
+    assert not evaluated(tmp_path, "sft", config, model)
+    path.parent.mkdir()
+    path.write_text(text)
+    with pytest.raises(FolderError, match=rf"{path} cannot be read .*delete {path}, and"):
+        evaluated(tmp_path, "sft", config, model)
 
 
 def test_a_clock_that_jumps_changes_nothing_but_the_times_of_day(uninterrupted, tmp_path):
@@ -250,116 +281,3 @@ def test_ctrl_c_ends_with_one_line_and_the_run_goes_on_as_it_was(
     _run(out, "--resume", code=0)
     runs.check_equal(out / "grpo", uninterrupted)
     assert not [path for path in (out / "grpo").rglob("*") if ".partial" in path.name]
-
-
-# A stage that is deaf to Ctrl-C, below a launcher, as the chain starts it.
-DEAF = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); "
-DEAF += "print('up', flush=True); time.sleep(600)"
-PARENT = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
-CHAIN = """
-import sys
-from align.chain import launch
-from align.preempt import end_on_interrupt
-launch.GRACE = float(sys.argv[1])
-end_on_interrupt()
-launch.call([sys.executable, "-c", sys.argv[2], sys.argv[3]], launched=True)
-"""
-
-
-@pytest.mark.parametrize("twice", [True, False])
-def test_a_deaf_stage_is_ended_at_the_second_ctrl_c_or_after_a_while(twice):
-    chain = subprocess.Popen(
-        [sys.executable, "-c", CHAIN, "600" if twice else "0.5", PARENT, DEAF],
-        cwd=runs.REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert chain.stdout.readline() == "up\n"
-    family = psutil.Process(chain.pid).children(recursive=True)
-    assert len(family) == 2
-    os.killpg(chain.pid, signal.SIGINT)  # as a terminal does
-    if twice:
-        time.sleep(0.5)
-        assert chain.poll() is None
-        os.killpg(chain.pid, signal.SIGINT)
-    assert chain.wait(timeout=60) == CTRL_C
-    assert psutil.wait_procs(family, timeout=10)[1] == []
-    said = chain.stderr.read()
-    assert said.count("stopped by Ctrl-C") == 1 and "Traceback" not in said
-
-
-BAR = """
-import os, signal, time
-from align.preempt import end_on_interrupt
-from align.progress import Progress
-end_on_interrupt()
-Progress(9, enabled=True).start(0, resumed=False)
-time.sleep(0.3)
-try:
-    signal.raise_signal(signal.SIGINT)
-finally:
-    {}
-"""
-
-
-@pytest.mark.parametrize("last", ["pass", "signal.raise_signal(signal.SIGINT)"])
-def test_the_terminal_has_its_cursor_back(last):
-    """After one Ctrl-C, and after a second in the midst of what the first began."""
-    ours, theirs = pty.openpty()
-    done = subprocess.Popen(
-        [sys.executable, "-c", BAR.format(last)],
-        cwd=runs.REPOSITORY,
-        stdout=theirs,
-        stderr=theirs,
-        env=runs.environment() | {"TERM": "xterm"},
-    )
-    assert done.wait(timeout=60) == CTRL_C
-    shown = os.read(ours, 100_000).decode()
-    assert "\x1b[?25l" in shown  # it was hidden
-    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
-    assert "Traceback" not in shown
-
-
-def _interrupted(command, log, ready, times):
-    """Start a chain, and press Ctrl-C that often once it is ready: what it said."""
-    with log.open("w") as file:
-        chain = subprocess.Popen(
-            command,
-            env=runs.environment(),
-            cwd=runs.REPOSITORY,
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-        )
-        runs.wait_for(lambda: chain.poll() is not None or ready(chain), what="the stage")
-        assert chain.poll() is None, log.read_text()
-        family = psutil.Process(chain.pid).children(recursive=True)
-        for _ in range(times):
-            os.killpg(chain.pid, signal.SIGINT)
-            time.sleep(0.3)
-        assert chain.wait(timeout=60) == CTRL_C
-    assert psutil.wait_procs(family, timeout=10)[1] == []
-    return log.read_text()
-
-
-@pytest.mark.slow
-def test_ctrl_c_to_a_chain_leaves_nobody_behind(tmp_path):
-    """Once, in a stage's first steps; twice, while the stage of the next call starts."""
-    script, stage = runs.REPOSITORY / "scripts" / "run.py", tmp_path / "run" / "sft"
-    command = [sys.executable, script, "--recipe", "tiny", "--out", tmp_path / "run"]
-    command += ["--sft.model", "random:recipes/tiny_model", "--only", "sft", "--sft.epochs", "200"]
-    metrics = stage / "metrics.jsonl"
-    said = [
-        _interrupted(command, tmp_path / "once", lambda _: _size(metrics), 1),
-        _interrupted(command, tmp_path / "twice", lambda it: psutil.Process(it.pid).children(), 2),
-    ]
-    for one in said:
-        assert one.count("stopped by Ctrl-C") == 1 and "Traceback" not in one, one
-    with locked(stage):
-        assert not (stage / "done.json").exists()
-
-
-def _size(file):
-    return file.stat().st_size if file.exists() else 0

@@ -69,7 +69,7 @@ def test_a_flag_without_a_stage_is_meant_for_every_stage():
     small = plan("--recipe", "smollm2", "--compute.token-budget", 512, "--assume-longest")
     large = plan("--recipe", "smollm2", "--grpo.compute.token-budget", 4096, "--assume-longest")
     assert [stage["stage"] for stage in small] == ["sft", "grpo"]
-    assert small[1]["pack"]["tokens"] == 256 + 2 * 96 and large[1]["pack"]["tokens"] > 2048
+    assert small[1]["pack"]["tokens"] == 512 and large[1]["pack"]["tokens"] > 2048
     assert "--compute.token-budget 4096" in large[1]["command"]
     assert "token-budget" not in large[0]["command"]
 

@@ -12,10 +12,12 @@ import data
 from align import recipe
 from align.config import Compute, Dpo, Grpo, Lora, Ppo, Sft
 from align.lora import add_lora
+from align.packing import Completion, Group, pack
 from align.planner.cures import changed, cheapest, cures
 from align.planner.find import MODELS, shape_of
-from align.planner.load import Row, load, token_budget
+from align.planner.load import load, token_budget
 from align.planner.memory import GIB, Machine
+from align.planner.packs import Row, first_fit
 from align.planner.shape import ShapeError, shape
 from align.planner.stage import models_of, planned
 
@@ -100,19 +102,35 @@ def test_an_unknown_architecture_and_a_broken_file_are_said(tmp_path):
         shape_of(SMALL, config=tmp_path / "config.json")
 
 
-def test_a_pack_is_the_longest_rows_that_fit():
+def test_packs_are_those_of_a_run():
+    """By their tokens."""
+    lengths = [(10, 5), (40, 30), (10, 40), (3, 9), (70, 60), (20, 20), (1, 1), (16, 8)]
+    groups = [
+        Group(prompt=[1] * prompt, completions=[Completion(ids=[1] * completion)] * 2)
+        for prompt, completion in lengths
+    ]
+    rows = [Row(prompt=prompt, completions=(own, own)) for prompt, own in lengths]
+    for budget in (50, 100, 150, 1000):
+        real = [one.tokens for one in pack(groups, token_budget=budget, whole=True)]
+        assert [sum(row.tokens for row in one) for one in first_fit(rows, budget)] == real
+
+
+def test_the_heaviest_packs_of_a_run():
     config = _sft(compute=Compute(token_budget=100), batch=3)
     rows = [Row(prompt=10, completions=(size,)) for size in (5, 30, 40, 20)]
     found = load(config, rows)
-    assert (found.tokens, found.trained, found.longest) == (90, 70, 50)
-    assert (found.later, found.updates) == (11, 2)  # 3 rows have 101 tokens on average
-    assert load(dataclasses.replace(config, batch=1), rows).tokens == 50
+    assert (found.tried.tokens, found.tried.trained, found.tried.longest) == (90, 70, 50)
+    assert (found.first.tokens, found.later, found.updates) == (85, None, 2)
+    fewer = load(dataclasses.replace(config, batch=4), rows)
+    assert fewer.later is not None and (fewer.first.tokens, fewer.later.tokens) == (90, 45)
+    one = load(dataclasses.replace(config, batch=1), rows)
+    assert (one.first.tokens, one.later, one.updates, one.sizes) == (50, None, 4, 4)
 
 
 def test_sampled_groups_fill_a_pack():
     config = _grpo()
     found = load(config, [Row(prompt=20, completions=())])
-    assert found.tokens == token_budget(config)
+    assert 0.9 * token_budget(config) < found.first.tokens <= token_budget(config)
     assert found.prompt == 20
 
 

@@ -1,56 +1,24 @@
 """The parts of the preflight of inputs, on values written out."""
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import tiny
-from datasets import Dataset
-from mistaken import assistant, problems, user, without
+from looked_at import answered, grpo, levels, sft, subject
+from mistaken import assistant, problems, user
 from transformers import LlamaConfig
 
-from align.config import Checkpoints, Grpo, Optim, Sampling, Sft
-from align.findings import Findings, PreflightError
-from align.folder import FolderError
-from align.preflight import endings, leaks, lengths, room, template, values
+from align.config import Lora, Optim, Sampling
+from align.findings import PreflightError
+from align.preflight import endings, leaks, lengths, template, values, vocabulary
 from align.preflight.engine import bytes_a_token
-from align.preflight.subject import Subject, drawn
-from align.preflight.weights import Size
+from align.preflight.subject import drawn
 from align.stages.context import Launch
 from align.stages.foreseen import check_foreseen, nearest
 from recipes.tiny_r1 import RECIPE
-from rewards import Accuracy
-
-
-def subject(config, rows, *, tokenizer=None, model=None, out=Path("nowhere")):
-    return Subject(
-        config=config,
-        rows=Dataset.from_list(rows),
-        paths={config.model: str(tiny.CHAT_FOLDER)},
-        out=out,
-        tokenizer=tokenizer or tiny.chat_tokenizer(),
-        model_config=model or LlamaConfig(vocab_size=100, eos_token_id=2),
-    )
-
-
-def grpo(**more):
-    return Grpo(**{"model": "m", "data": SimpleNamespace(name="rows"), "reward": Accuracy()} | more)
-
-
-def sft(**more):
-    return Sft(**{"model": "m", "data": SimpleNamespace(name="rows")} | more)
-
-
-def levels(check, *args, **more):
-    found = Findings()
-    check(*args, found, **more)
-    return [(each.level, each.check) for each in found.found], found
-
-
-def answered(rows):
-    return without([row | {"completion": assistant(row["solution"])} for row in rows], "solution")
+from rewards import Accuracy, Format, WeightedSum
 
 
 def test_rows_are_drawn_by_lot_and_always_the_same():
@@ -88,36 +56,14 @@ def test_keys_and_values_a_token():
 
 
 @pytest.mark.parametrize(
-    ("free", "level"), [(2_000_000, "note"), (1_700_000, "warning"), (1_599_999, "error")]
-)
-def test_room_for_checkpoints_and_the_model(free, level, monkeypatch, tmp_path):
-    """Of 100,000 weights, all trained: 3 checkpoints of 1.2 MB at once, no more than are written;
-    here a pass has one, and the model takes 0.4 MB.
-    """
-    used = shutil.disk_usage("/")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: used._replace(free=free))
-    config = sft(batch=4, checkpoints=Checkpoints(every=2, keep=2))
-    size = Size(whole=100_000, trained=100_000)
-    found = Findings()
-    room.check(subject(config, answered(problems()), out=tmp_path), found, size)
-    assert [each.level for each in found.found] == [level]
-
-
-def test_a_folder_that_cannot_be(tmp_path):
-    room.check_writable(tmp_path / "a" / "b")
-    (tmp_path / "file").write_text("")
-    with pytest.raises(FolderError, match=r"is a file: .* --out"):
-        room.check_writable(tmp_path / "file" / "stage")
-    with pytest.raises(FolderError, match="read-only"):
-        room.check_writable(Path("/proc/sys/there"))
-
-
-@pytest.mark.parametrize(
     ("optim", "parameters", "expected"),
     [
         (Optim(lr=0.0), 10**8, [("error", "learning rate")]),
         (Optim(lr=0.5), 10**5, [("error", "learning rate")]),
-        (Optim(lr=5e-3), 10**8, [("warning", "learning rate")]),
+        (Optim(lr=0.05), 10**5, [("error", "learning rate")]),
+        (Optim(lr=1e-2), 10**7, [("error", "learning rate")]),
+        (Optim(lr=1e-3), 10**7, [("warning", "learning rate")]),
+        (Optim(lr=9e-4), 10**8, []),
         (Optim(lr=5e-3), 10**5, []),
         (Optim(lr=1e-12), 10**8, [("warning", "learning rate")]),
         (Optim(lr=1e-5, warmup=0.9), 10**8, [("warning", "schedule")]),
@@ -128,6 +74,13 @@ def test_rates(optim, parameters, expected):
     rows = answered(problems(count=200))
     got, _ = levels(values.check, subject(sft(optim=optim), rows), parameters=parameters)
     assert got == expected
+
+
+@pytest.mark.parametrize(("lr", "level"), [(5e-3, None), (1e-2, "warning"), (0.1, "error")])
+def test_adapters_take_higher_rates(lr, level):
+    looked = subject(sft(optim=Optim(lr=lr), lora=Lora(rank=4)), answered(problems(count=200)))
+    got, _ = levels(values.check, looked, parameters=10**8)
+    assert got == ([(level, "learning rate")] if level else [])
 
 
 @pytest.mark.parametrize(("world", "expected"), [(1, 0), (3, 1), (4, 0), (8, 1)])
@@ -142,7 +95,7 @@ def test_prompts_are_shared_out_among_processes(world, expected, monkeypatch):
     [
         ("{i} plus {j}?", None),
         ("{i} plus {j}? The answer is {gold}.", "error"),
-        ("{i} plus {j}?\n{gold}", "error"),
+        ("{i} plus {j}?\n{gold}", "warning"),
         ("({gold} is right.) {i} plus {j} equals which number, of 1 and 2?", "warning"),
         ("Which of 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23 is {i} plus {j}?", None),
     ],
@@ -183,6 +136,62 @@ def test_a_template_with_a_date():
     got, found = levels(template.check, subject(grpo(), problems(), tokenizer=tokenizer))
     assert got == [("warning", "chat template")]
     assert "today's date" in found.found[0].said
+
+
+def tagging(*tags):
+    """A tokenizer to which these are special, as <think> to some reasoning models'."""
+    tokenizer = tiny.chat_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": list(tags)})
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("reward", "level"),
+    [
+        (Accuracy(), "warning"),
+        (Format(), "error"),
+        (WeightedSum(((1.0, Accuracy()), (0.5, Format()))), "error"),
+    ],
+)
+def test_tags_that_nobody_will_see(reward, level):
+    """Named in the prompt, they are no sign of a template."""
+    tokenizer = tagging("<think>", "</think>")
+    system = [{"role": "system", "content": "Think in <think></think>."}]
+    rows = problems(prompt=lambda i, row: system + row["prompt"])
+    got, found = levels(template.check, subject(grpo(reward=reward), rows, tokenizer=tokenizer))
+    assert got == [(level, "tags")]
+    assert "<think> and </think> are special" in found.found[0].said
+    assert levels(template.check, subject(grpo(reward=reward), rows))[0] == []
+    rendered = problems(prompt=lambda i, row: user(f"<|im_start|>user {i} + {i + 1}<|im_end|>"))
+    got, _ = levels(template.check, subject(grpo(), rendered, tokenizer=tiny.chat_tokenizer()))
+    assert got == [("error", "chat template")]
+
+
+@pytest.mark.parametrize(
+    ("added", "said", "level"),
+    [
+        (["<image>"], "", "note"),  # as of Gemma 3's text models
+        (["<image>"], "<image> ", "error"),
+        (["<image>", "<audio>"], "", "error"),
+    ],
+)
+def test_a_token_beyond_the_embedding(added, said, level):
+    tokenizer = tiny.chat_tokenizer()
+    size = len(tokenizer)
+    tokenizer.add_tokens(added)
+    model = LlamaConfig(vocab_size=size, eos_token_id=2)
+    rows = problems(prompt=lambda i, row: user(f"{said}{i} + {i + 1}?"))
+    looked = subject(grpo(), rows, tokenizer=tokenizer, model=model)
+    assert levels(vocabulary.check, looked)[0] == [(level, "vocabulary")]
+
+
+@pytest.mark.parametrize("name", ["pad_token", "eos_token"])
+def test_a_pad_or_end_token_beyond_the_embedding(name):
+    tokenizer = tiny.chat_tokenizer()
+    model = LlamaConfig(vocab_size=len(tokenizer), eos_token_id=2)
+    tokenizer.add_special_tokens({name: "<new>"})
+    looked = subject(grpo(), problems(), tokenizer=tokenizer, model=model)
+    assert levels(vocabulary.check, looked)[0] == [("error", "vocabulary")]
 
 
 def test_a_base_model_s_end_token_is_not_the_chat_s():

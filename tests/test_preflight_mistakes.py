@@ -5,6 +5,7 @@ from mistaken import (
     assistant,
     check,
     errors,
+    golds,
     model,
     problems,
     template,
@@ -123,8 +124,9 @@ def test_values(name, tmp_path):
 
 
 REWARDS = {
+    "hangs": (["hangs"], ["'7'", "has not answered for 1 s", "rewards.PerSample"]),
     "others' answers": (["likes_everything"], ["other rows' answers", "solution"]),
-    "constant": (["constant"], ["0.5", "constant"]),
+    "constant": (["constant"], ["0.5", "no column", "constant"]),
     "no number": (["not_a_number"], ["nan"]),
     "a column that is not there": (["reads", "gold"], ["gold", "KeyError"]),
     "a negative weight": (["upside_down"], ["weights", "wrong"]),
@@ -137,6 +139,13 @@ REWARDS = {
 def test_rewards(name, tmp_path):
     change, words = REWARDS[name]
     refused(tmp_path, words, "grpo", hurt=["mistaken.reward", *change])
+
+
+def test_what_only_the_trial_can_tell_of_a_reward(tmp_path):
+    """Constant and above 0, of a column that is no solution."""
+    file = write(tmp_path, without(problems(answer=golds), "solution"))
+    hurt = ["mistaken.reward", "half_of", "answer"]
+    refused(tmp_path, ["does not look at the text"], "grpo", "--data", file, hurt=hurt, trial=True)
 
 
 FAILING = "{{ raise_exception('System role not supported') }}"

@@ -1,5 +1,6 @@
 """The trial before the first step: what it names, and that it leaves nothing behind."""
 
+import dataclasses
 import functools
 import re
 import shutil
@@ -12,7 +13,7 @@ import runs
 from align import recipe
 from align.config import Grpo
 from align.findings import Findings
-from align.preflight import worth
+from align.preflight import sampled, worth
 from align.preflight.sampled import Seen
 
 MODEL = ["--model", "random:recipes/tiny_model"]
@@ -219,7 +220,7 @@ def test_good_samples_are_no_finding():
         ({"texts": ["a"] * 4}, "warning", "all completions of each prompt are the same"),
         ({"texts": ["a", "a", "a", "b"]}, "warning", "75% of the completions repeat another"),
         ({"values": [1.0] * 4}, "warning", "every completion is rewarded alike"),
-        ({"values": [None] * 4}, "error", "None (does not apply) for all 8"),
+        ({"values": [None] * 4}, "warning", "None (does not apply) for all 8"),
         ({"outcomes": ["timeout"] * 4}, "error", "of 8 completions 8 timeout"),
         ({"texts": [""] * 4}, "error", "all 8 completions are empty"),
         ({"truncated": [True] * 4}, "warning", "8 of 8 completions were cut"),
@@ -235,6 +236,41 @@ def test_what_samples_show(changes, level, words):
     cut = worth.judge_texts(seen, CONFIG.sampling, chat=True, guess=9.0, made=False, found=found)
     worth.judge_rewards(seen, CONFIG, [(0.0, {}), (1.0, {})], all_cut=cut, found=found)
     assert any(one.level == level and words in one.said for one in found.found), found.found
+
+
+@pytest.mark.parametrize(("prompts", "level"), [(1, "warning"), (3, "warning"), (4, "error")])
+def test_few_samples_that_were_all_cut_are_no_proof(prompts, level):
+    found = Findings()
+    seen = [_seen(values=[0.0] * 4, truncated=[True] * 4)] * prompts
+    worth.judge_rewards(seen, CONFIG, [(1.0, {})], all_cut=True, found=found)
+    assert [one.level for one in found.found if "all cut at" in one.said] == [level]
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "flag"),
+    [
+        ({"top_k": 1}, "error", "--sampling.top-k 1"),
+        ({"top_p": 0.01}, "warning", "--sampling.top-p 0.01"),
+        ({"temperature": 0.005}, "error", "--sampling.temperature 0.005"),
+        ({"temperature": 0.3}, "warning", "--sampling.temperature 0.3"),
+    ],
+    ids=str,
+)
+def test_what_makes_samples_alike_is_named(changes, level, flag):
+    found = Findings()
+    sampling = dataclasses.replace(CONFIG.sampling, **changes)
+    config = dataclasses.replace(CONFIG, sampling=sampling, importance="off")
+    seen = [_seen(texts=["a"] * 4, values=[1.0] * 4), _seen(texts=["b"] * 4, values=[0.0] * 4)]
+    worth.judge_rewards(seen, config, [(0.0, {})], all_cut=False, found=found)
+    assert [one.level for one in found.found] == [level]
+    assert flag in found.found[0].said
+
+
+@pytest.mark.parametrize("limit", [16, 1024, 2048])
+def test_where_tokens_are_dear_more_prompts_are_drawn_with_fewer_samples(limit):
+    sampling = dataclasses.replace(CONFIG.sampling, max_tokens=limit)
+    asked = dataclasses.replace(CONFIG, sampling=sampling, samples=8)
+    assert sampled.size(asked, "cpu") == {16: (4, 8), 1024: (4, 2), 2048: (2, 2)}[limit]
 
 
 CONFIG = recipe.load("tiny").stage(Grpo, None)

@@ -12,39 +12,23 @@ from typing import Any
 from align.bench.case import Case, completion_lengths
 from align.bench.plan import Arguments
 from align.locate import locate
+from align.planner.find import MODELS
 
 TOKENIZER = Path(__file__).resolve().parents[2] / "recipes" / "tiny_model"
 
-_QWEN: dict[str, Any] = {
+# What a module needs besides the sizes that the planner knows; the token ids are those of the small
+# tokenizer.
+_MODULE: dict[str, Any] = {
     "architectures": ["Qwen2ForCausalLM"],
-    "model_type": "qwen2",
-    "vocab_size": 151_936,
-    "num_key_value_heads": 2,
     "hidden_act": "silu",
-    "max_position_embeddings": 32_768,
     "rms_norm_eps": 1e-6,
     "rope_theta": 1_000_000.0,
-    "tie_word_embeddings": True,
     "bos_token_id": 1,
     "eos_token_id": 2,
     "pad_token_id": 0,
 }
-# From the models' own config.json; the token ids are those of the small tokenizer beside them.
 SHAPES: dict[str, dict[str, Any]] = {
-    "qwen2.5-0.5b": _QWEN
-    | {
-        "hidden_size": 896,
-        "intermediate_size": 4_864,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 14,
-    },
-    "qwen2.5-1.5b": _QWEN
-    | {
-        "hidden_size": 1_536,
-        "intermediate_size": 8_960,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 12,
-    },
+    name: MODELS[name] | _MODULE for name in ("qwen2.5-0.5b", "qwen2.5-1.5b")
 }
 
 

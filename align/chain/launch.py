@@ -11,14 +11,14 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from signal import SIG_IGN, SIGINT, SIGTERM, signal
+from signal import SIG_IGN, SIGINT, SIGTERM, getsignal, signal
 from typing import Any
 
 import psutil
 
 from align.config import Evaluation, Stage
+from align.interrupt import kill_with_children, say_interrupted
 from align.locate import REPOSITORY
-from align.preempt import kill_with_children, say_interrupted
 
 SCRIPTS = REPOSITORY / "scripts"
 ACCELERATE = REPOSITORY / "recipes" / "accelerate"
@@ -68,10 +68,6 @@ def call(command: list[str], *, launched: bool) -> None:
     a second one not at all.
     """
     asked: list[int] = []
-    # Until a stage says what Ctrl-C does to it, it is deaf to it; and it is in a session of its
-    # own, so that the terminal's comes here alone.
-    previous = {SIGINT: signal(SIGINT, SIG_IGN)}
-    child = subprocess.Popen(command, start_new_session=True)
 
     def pass_on(number: int, frame: Any) -> None:
         asked.append(number)
@@ -82,9 +78,14 @@ def call(command: list[str], *, launched: bool) -> None:
             say_interrupted()
         _tell(child.pid, number, launched=launched)
 
-    signal(SIGINT, pass_on)
-    previous[SIGTERM] = signal(SIGTERM, pass_on)
+    previous = {number: getsignal(number) for number in (SIGINT, SIGTERM)}
     try:
+        # Until a stage says what Ctrl-C does to it, it is deaf to it; and it is in a session of its
+        # own, so that the terminal's comes here alone.
+        signal(SIGINT, SIG_IGN)
+        child = subprocess.Popen(command, start_new_session=True)
+        for number in previous:
+            signal(number, pass_on)
         code = _waited_for(child, asked)
     finally:
         for number, handler in previous.items():

@@ -20,9 +20,9 @@ from align.chain.record import Record, is_begun, set_aside
 from align.cli import Run, fail, parse
 from align.config import Evaluation, Stage
 from align.folder import FolderError
+from align.interrupt import end_on_interrupt
 from align.locate import MissingError, locate
 from align.lock import locked, mark_children
-from align.preempt import end_on_interrupt
 from align.recipe import Recipe
 
 PATIENCE = 120.0  # seconds in which a stage whose chain was killed has written its checkpoint

@@ -11,7 +11,6 @@ from typing import Literal
 HOME = Path(__file__).resolve().parents[2]
 PIP = f"{sys.executable} -m pip"
 SETUP = "rm -f .venv/.ready && make setup"
-GIB = 2**30
 
 Topic = Literal[
     "python", "project", "versions", "packages", "torch", "memory", "limits", "threads", "disk",
@@ -41,7 +40,3 @@ class Asked:
         if self.out is not None:
             return self.out
         return Path("runs") / self.recipe if self.recipe else Path()
-
-
-def gib(size: float) -> str:
-    return f"{size / GIB:.1f} GiB"

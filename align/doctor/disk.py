@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
-from align.doctor.asked import GIB, Asked, gib
+from align.disk import existing, unwritable
+from align.doctor.asked import Asked
 from align.findings import Findings
+from align.sizes import GIB, gib
 
 LEAST, LITTLE = 1 * GIB, 20 * GIB  # a run folder: tiny models; 0.5 billion parameters in full
 LITTLE_CACHE = 5 * GIB
@@ -34,12 +35,6 @@ def check_disk(asked: Asked, found: Findings) -> None:
     _beside("temporary files", temporary, LITTLE_TEMPORARY, "export TMPDIR=FOLDER", found)
 
 
-def existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
-    folder = folder.expanduser().absolute()
-    return next(each for each in (folder, *folder.parents) if each.exists())
-
-
 def cache() -> Path:
     """Where huggingface_hub keeps models, by its own rules."""
     general = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -60,16 +55,10 @@ def _beside(what: str, folder: Path, little: int, cure: str, found: Findings) ->
 
 
 def _writable(what: str, folder: Path, found: Findings, *, cure: str) -> bool:
-    """By writing: a mode says nothing of read-only disks and quotas."""
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"0" * 4096)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        found.error("disk", f"{what}: cannot write to {folder}: {error.strerror}", cure)
-        return False
-    return True
+    why = unwritable(folder)
+    if why is not None:
+        found.error("disk", f"{what}: cannot write to {folder}: {why}", cure)
+    return why is None
 
 
 def _inodes(folder: Path, found: Findings) -> None:

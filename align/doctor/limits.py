@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import resource
 
-from align.doctor.asked import GIB, Asked, gib
+from align.doctor.asked import Asked
 from align.doctor.memory import LEAST
 from align.findings import Findings
+from align.sizes import GIB, gib
 
 FEW_FILES, FEWEST_FILES = 1024, 128
 FEWEST_PROCESSES = 256

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import psutil
 
-from align.doctor.asked import GIB, Asked, gib
+from align.doctor.asked import Asked
 from align.findings import Findings
+from align.sizes import GIB, gib
 
 LEAST, LITTLE = 1 * GIB, 6 * GIB  # torch and a tiny model; what `make demo` peaks at
 SHARED = Path("/dev/shm")

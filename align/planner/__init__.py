@@ -2,8 +2,10 @@
 
     shape       a model's sizes, from its config.json
     find        where that file is, or the sizes of models that are known
-    load        the largest pack that a process computes
-    memory      bytes by part and phase, and the peak
+    packs       rows laid out in packs, by their lengths
+    load        the heaviest packs of a run
+    memory      what a process holds
+    phases      bytes by part and phase, and the peak
     speed       seconds a step
     cures       the cheapest change that makes it fit
     show        the tables

@@ -9,12 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from align.config import Compute, Lora
-from align.planner.load import Load
+from align.planner.packs import Packed
 from align.planner.shape import Shape
 
 CHUNK = 2**28  # bytes of logits that exist at once on a CPU (`align.tiled`)
 COLUMNS = 16_384  # of the vocabulary that exist at once on a GPU (`align.logprobs`)
 FLOAT = 4
+COPIES = "bf16 weights"
+# With checkpointing a layer's forward pass leaves its input and its weights' copies among what is
+# freed, and the next layer's find no room there: of what the layer would have kept.
+HOLES = 0.18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +39,7 @@ class Pass:
     """
 
     shape: Shape
-    load: Load
+    pack: Packed
     compute: Compute
     lora: Lora
     gpu: bool
@@ -48,21 +52,23 @@ class Pass:
 
     def kept(self) -> list[Item]:
         """What the forward pass leaves behind."""
-        load, layers = self.load, self.shape.layers
+        pack, layers = self.pack, self.shape.layers
         if self.compute.gradient_checkpointing:
-            inputs = layers * load.tokens * self.shape.hidden * FLOAT
-            one = self._a_token() * load.tokens + self._attention()
+            inputs = layers * pack.tokens * self.shape.hidden * FLOAT
+            if not self.gpu:
+                inputs += HOLES * layers * self._a_token() * pack.tokens
+            one = self._a_token() * pack.tokens + self._attention()
             # The copies live as long as the forward pass; their holes are the backward pass's.
             kept = Item(name="activations", bytes=inputs + one, block=self._block())
             return [kept, self.copies()]
         return [
             Item(
-                name="activations", bytes=layers * self._a_token() * load.tokens,
+                name="activations", bytes=layers * self._a_token() * pack.tokens,
                 block=self._block(),
             ),
             Item(
                 name="attention", bytes=layers * self._attention(),
-                block=self.shape.heads * load.longest**2 / 2 * self.width,
+                block=self.shape.heads * pack.longest**2 / 2 * self.width,
             ),
             self.copies(),
         ]  # fmt: skip
@@ -70,13 +76,13 @@ class Pass:
     def copies(self) -> Item:
         """Weights in the products' precision."""
         largest = max(a * b for _, a, b in self.shape.linears)
-        return Item(name="bf16 weights", bytes=self._copies(), block=2 * largest)
+        return Item(name=COPIES, bytes=self._copies(), block=2 * largest)
 
     def head(self) -> list[Item]:
         """Logits, and a head's copy and gradient."""
         if not self.scores_tokens:
             return []
-        shape, trained = self.shape, self.load.trained
+        shape, trained = self.shape, self.pack.trained
         states = 2 * trained * shape.hidden * FLOAT
         copy = shape.embedding * 2 if self.width == 2 else 0
         learns = not self.lora.rank
@@ -94,7 +100,7 @@ class Pass:
         return 2 * self.shape.projected if self.width == 2 else 0
 
     def _block(self) -> float:
-        return self.load.tokens * self.shape.inner * self.width
+        return self.pack.tokens * self.shape.inner * self.width
 
     def _a_token(self) -> float:
         """Of one layer. A norm keeps its input, and its result where its weight learns; each
@@ -111,10 +117,10 @@ class Pass:
 
     def _attention(self) -> float:
         """Of one layer: queries and results, keys and values, and on a CPU the weights."""
-        shape, load = self.shape, self.load
-        states = 2 * load.tokens * shape.query
+        shape, pack = self.shape, self.pack
+        states = 2 * pack.tokens * shape.query
         if self.gpu:
-            return self.width * (states + 2 * load.tokens * shape.keys) + FLOAT * (
-                load.tokens * shape.heads
+            return self.width * (states + 2 * pack.tokens * shape.keys) + FLOAT * (
+                pack.tokens * shape.heads
             )
-        return self.width * (states + 2 * load.read * shape.keys + shape.heads * load.pairs)
+        return self.width * (states + 2 * pack.read * shape.keys + shape.heads * pack.pairs)

@@ -79,7 +79,7 @@ def _changes(plan: Plan) -> Iterator[Change]:
             values={"compute.precision": "bf16"},
         )  # fmt: skip
     # A single sequence longer than the budget is one pack all the same.
-    least = max(plan.load.longest, 256)
+    least = max(plan.load.tried.longest, 256)
     ratio = compute.token_budget // max(1, token_budget(config))
     if (budget := compute.token_budget // 2) >= least * ratio:
         smaller = budget

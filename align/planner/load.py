@@ -1,4 +1,4 @@
-"""What a process computes at once and in a step: the largest pack, its segments, a step's tokens.
+"""What a process computes in a run: its heaviest packs, a step's tokens, how many steps.
 
 Where the rows and a tokenizer are at hand, they are read; else every sequence is taken to be as
 long as the configuration lets it be, which is the most that can come.
@@ -6,52 +6,46 @@ long as the configuration lets it be, which is the most that can come.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import cycle, islice
 from math import ceil
 from statistics import fmean
 
 from align.config import Distill, Dpo, Passes, Ppo, RewardModel, Rollouts, Sample, Stage
+from align.planner.packs import Packed, Row, cut, drawn, filled, first_fit, heaviest, packed
 
 MANY = 1_000_000  # optimizer steps, where their number is not known
-PADDING = 1.15  # of attention's small batches among themselves, over the pairs that are needed
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """Tokens of a prompt and of each completion of it."""
-
-    prompt: int
-    completions: tuple[int, ...]
-
-    @property
-    def tokens(self) -> int:
-        return self.prompt + sum(self.completions)
+LOOK = 300  # optimizer steps whose packs are looked at
+CUT = 0.5  # of the completions that are sampled, those cut at the limit
 
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """The largest pack. tokens: computed; trained: those with a log-probability; pairs: of a query
-    and a key; read: keys, a prompt's counted for each of its completions too; longest: of its
-    sequences. later: tokens of the largest pack that comes after it in an optimizer step, 0 for
-    none. a_step: tokens that a process trains on a step; sampled: that it samples; rows:
+    """first: the heaviest pack that begins an optimizer step; later: that comes after others in
+    one; tried: of the trial before the first step. sizes: packs of different sizes that a run
+    computes. a_step: tokens that a process trains on a step; sampled: that it samples; rows:
     completions sampled together; prompt: the longest one sampled from. updates: optimizer steps of
     the run, of which the first `warming` leave the policy as it is.
     """
 
-    tokens: int
-    trained: int
-    pairs: int
-    read: int
-    longest: int
+    first: Packed
+    later: Packed | None
+    tried: Packed
     a_step: float
+    sizes: int = MANY
     sampled: float = 0.0
     rows: int = 0
     prompt: int = 0
-    later: int = 0
     updates: int = MANY
     warming: int = 0
+
+    @property
+    def largest(self) -> Packed:
+        """By its tokens."""
+        packs = [one for one in (self.first, self.later, self.tried) if one]
+        return max(packs, key=lambda one: one.tokens)
 
 
 def load(config: Stage, rows: Sequence[Row] | None, *, processes: int = 1) -> Load:
@@ -60,18 +54,6 @@ def load(config: Stage, rows: Sequence[Row] | None, *, processes: int = 1) -> Lo
         return _passes(config, rows, processes)
     assert isinstance(config, Rollouts | Distill | Sample)
     return _rolls(config, rows, processes)
-
-
-def part(load: Load, tokens: int) -> Load:
-    """A smaller pack of such sequences."""
-    share = tokens / load.tokens
-    return replace(
-        load,
-        tokens=tokens,
-        trained=round(share * load.trained),
-        pairs=round(share * load.pairs),
-        read=round(share * load.read),
-    )
 
 
 def token_budget(config: Stage) -> int:
@@ -83,103 +65,77 @@ def token_budget(config: Stage) -> int:
 
 def _passes(config: Passes, rows: Sequence[Row] | None, processes: int) -> Load:
     share = max(1, config.batch // processes)
+    budget = token_budget(config)
     whole = isinstance(config, Dpo | RewardModel)
     guessed = not rows
     if not rows:
         half = config.max_tokens // 2
         completions = (config.max_tokens - half,) * (2 if whole else 1)
         rows = [Row(prompt=half, completions=completions)]
+    total = max(1, round(config.epochs * len(rows)))
+    updates = MANY if guessed else ceil(total / config.batch)
+    left = range(total, 0, -config.batch)[:LOOK]
+    counts = [share] if guessed else [min(share, ceil(own / processes)) for own in left]
+    scored = isinstance(config, RewardModel)
+    steps = [
+        [packed(one, scored=scored) for one in first_fit(step, budget)]
+        for step in drawn(rows, counts, config.seed)
+    ]
     most = sorted(rows, key=lambda row: row.tokens, reverse=True)
     endless = islice(cycle(most), max(share, len(most))) if len(rows) == 1 else iter(most)
-    kept = _filled(endless, token_budget(config), share)
-    mean = fmean(row.tokens for row in rows)
-    return _measured(
-        kept,
-        scored=isinstance(config, RewardModel),
-        a_step=mean * share,
-        later=_later(mean * share, kept),
-        updates=MANY if guessed else ceil(config.epochs * len(rows) / config.batch),
+    tried = packed(filled(endless, budget, share), scored=scored)
+    first = heaviest(step[0] for step in steps)
+    return Load(
+        first=first or tried,
+        later=heaviest(one for step in steps for one in step[1:]),
+        tried=tried,
+        sizes=MANY if guessed else len({one.tokens for step in steps for one in step}),
+        a_step=fmean(row.tokens for row in rows) * share,
+        updates=updates,
     )
 
 
 def _rolls(config: Rollouts | Distill | Sample, rows: Sequence[Row] | None, processes: int) -> Load:
     sampling = config.sampling
     share = max(1, config.prompts // processes)
-    minibatches = config.minibatches if isinstance(config, Rollouts) else 1
+    each = config.minibatches * config.iterations if isinstance(config, Rollouts) else 1
     prompts = [row.prompt for row in rows] if rows else [sampling.max_prompt_tokens]
-    longest = max(prompts)
-    budget = token_budget(config)
-    answers = (sampling.max_tokens,) * config.samples
-    # A group that does not fit is cut between completions, its prompt repeated.
-    room = max(1, (budget - longest) // sampling.max_tokens)
-    pieces = [answers[i : i + room] for i in range(0, len(answers), room)]
-    groups = [
-        Row(prompt=prompt, completions=piece)
-        for prompt in islice(cycle(sorted(prompts, reverse=True)), max(1, share // minibatches))
-        for piece in pieces
-    ]
-    mean = fmean(prompts) + config.samples * sampling.max_tokens
-    kept = _filled(iter(groups), budget, len(groups), fill=True)
-    each = minibatches * config.iterations if isinstance(config, Rollouts) else 1
-    drawn = config.on_policy if isinstance(config, Distill) else 1.0
-    return _measured(
-        kept,
-        a_step=mean * share,
-        sampled=share * config.samples * sampling.max_tokens * drawn,
-        rows=share * config.samples if drawn else 0,
-        later=_later(mean * share / minibatches, kept),
-        updates=config.steps * each or MANY if isinstance(config, Rollouts) else MANY,
-        warming=config.critic_warmup * each if isinstance(config, Ppo) else 0,
-        prompt=longest,
-    )
-
-
-def _later(tokens: float, kept: Sequence[Row]) -> int:
-    """Of so many tokens of an optimizer step, what the second pack has."""
-    first = sum(row.tokens for row in kept)
-    return round(min(max(0.0, tokens - first), first))
-
-
-def _filled(rows: Iterator[Row], budget: int, most: int, *, fill: bool = False) -> list[Row]:
-    """The longest row, and the next ones that still fit beside it. fill: the last one is cut so
-    that the pack is full, as sampled completions may have any length.
-    """
-    found: list[Row] = []
-    used = 0
-    for row in rows:
-        if len(found) == most or used >= budget:
-            break
-        if fill and found and used + row.tokens > budget:
-            row = _cut(row, budget - used)
-        if row.completions and (not found or used + row.tokens <= budget):
-            found.append(row)
-            used += row.tokens
-    return found
-
-
-def _cut(row: Row, room: int) -> Row:
-    """The group with completions for that many tokens."""
-    kept = []
-    room -= row.prompt
-    for length in row.completions:
-        if room > 0:
-            kept.append(min(length, room))
-            room -= length
-    return Row(prompt=row.prompt, completions=tuple(kept))
-
-
-def _measured(kept: Sequence[Row], *, scored: bool = False, **figures: float) -> Load:
-    """The pack of these rows. scored: one number is read of a completion, not one a token."""
-    pairs = read = trained = 0
-    for row in kept:
-        pairs += row.prompt**2 + sum(one * (row.prompt + one) for one in row.completions)
-        read += row.prompt + sum(row.prompt + one for one in row.completions)
-        trained += len(row.completions) if scored else sum(row.completions)
+    updates = config.steps * each or MANY if isinstance(config, Rollouts) else MANY
+    packs = _sampled(config, prompts, share, min(updates, LOOK))
+    longest = config.samples * sampling.max_tokens
+    drawn_share = config.on_policy if isinstance(config, Distill) else 1.0
+    first = heaviest(step[0] for step in packs)
+    assert first is not None
     return Load(
-        tokens=sum(row.tokens for row in kept),
-        trained=trained,
-        pairs=round(PADDING * pairs),
-        read=round(PADDING * read),
-        longest=max(row.prompt + max(row.completions) for row in kept),
-        **figures,  # type: ignore[arg-type]
+        first=first,
+        later=heaviest(one for step in packs for one in step[1:]),
+        tried=first,
+        sizes=min(updates, len({one.tokens for step in packs for one in step})),
+        a_step=(fmean(prompts) + longest) * share,
+        sampled=share * longest * drawn_share,
+        rows=share * config.samples if drawn_share else 0,
+        updates=updates,
+        warming=config.critic_warmup * each if isinstance(config, Ppo) else 0,
+        prompt=max(prompts),
     )
+
+
+def _sampled(
+    config: Rollouts | Distill | Sample, prompts: Sequence[int], share: int, steps: int
+) -> list[list[Packed]]:
+    """Packs of optimizer steps with completions as a model writes them: half as long as may be, the
+    others of any length.
+    """
+    source, most = random.Random(config.seed), config.sampling.max_tokens
+    groups = max(1, share // (config.minibatches if isinstance(config, Rollouts) else 1))
+    budget, found = token_budget(config), []
+    for _ in range(steps):
+        rows: list[Row] = []
+        for _ in range(groups):
+            lengths = [
+                most if source.random() < CUT else source.randint(1 + most // 5, most)
+                for _ in range(config.samples)
+            ]
+            rows += cut(Row(prompt=source.choice(prompts), completions=tuple(lengths)), budget)
+        found.append([packed(one) for one in first_fit(rows, budget)])
+    return found

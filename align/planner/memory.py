@@ -1,28 +1,20 @@
-"""Memory of one process of a stage by part and phase, and the peak.
-
-On a CPU that is resident memory. glibc gives a freed block of 32 MiB or more back to the system,
-and keeps smaller ones: a later phase finds them there, so what counts is the largest moment of the
-small blocks together with the phase's own large ones. On a GPU it is the device's memory.
-"""
+"""What one process of a stage holds, in bytes: from its start to its end, and at its moments."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from align.config import Distill, Dpo, Grpo, Kto, Lora, Ppo, RewardModel, Rollouts, Sample
+from align.config import Grpo, Lora, Ppo, RewardModel, Rollouts, Sample
 from align.planner.activations import FLOAT, Item, Pass
-from align.planner.load import Load, part
+from align.planner.load import Load
+from align.planner.packs import Packed
 from align.planner.shape import Shape
 
 MIB, GIB = 2**20, 2**30
 LARGE = 32 * MIB  # M_MMAP_THRESHOLD grows up to this (mallopt(3))
 # Interpreter, torch, transformers, datasets and the data of a run before a model is there.
 BASE, PEFT, VLLM, CUDA = 640 * MIB, 20 * MIB, 520 * MIB, 600 * MIB
-# Small blocks that lie between others and fit nothing: over what is in use, and beside adapters,
-# whose float32 copies of a projection's input come and go among them, over the activations.
-SLACK, SLACK_LORA, SLACK_CUDA = 1.12, 0.5, 1.08
 ROWS = 128  # completions that `generate` decodes together
 
 
@@ -49,37 +41,9 @@ class Models:
     rewards: tuple[Shape, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Phase:
-    """parts: bytes by name, which add up to the phase's memory."""
+class Held:
+    """Bytes of what one process of a stage holds: from start to end, and at its moments."""
 
-    name: str
-    parts: Mapping[str, float]
-
-    @property
-    def bytes(self) -> float:
-        return sum(self.parts.values())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Memory:
-    """phases in the order of a run."""
-
-    phases: tuple[Phase, ...]
-    load: Load = field(repr=False)
-
-    @property
-    def peak(self) -> Phase:
-        return max(self.phases, key=lambda phase: phase.bytes)
-
-
-def memory(config: Any, models: Models, load: Load, machine: Machine) -> Memory:
-    """Of one process."""
-    plan = _Plan(config, models, load, machine)
-    return Memory(phases=tuple(plan.phases()), load=load)
-
-
-class _Plan:
     def __init__(self, config: Any, models: Models, load: Load, machine: Machine) -> None:
         self.config, self.models, self.load, self.machine = config, models, load, machine
         self.gpu = machine.gpus > 0
@@ -88,55 +52,7 @@ class _Plan:
         self.share = machine.processes if machine.sharded else 1
         self.trains = not isinstance(config, Sample)
 
-    def phases(self) -> list[Phase]:
-        fixed, moments = self._fixed(), self._moments()
-        found: list[tuple[str, list[Item]]] = [("load", [])]
-        if isinstance(self.config, Rollouts | Distill | Sample):
-            found.append(("sample", [*moments, *self._sampling()]))
-        if isinstance(self.config, Rollouts | Dpo | Kto):
-            # The probe, the reference's log-probs, old ones: the same pack without a gradient.
-            found.append(("passes without gradient", [*moments, *self._reading()]))
-        if self.trains:
-            found.append(("train: backward begins", [*moments, *self._backward()]))
-            if self.load.later:
-                later = self._backward(later=True)
-                found.append(("train: a later pack", [*moments, *later]))
-            gradients = self._gradients()
-            ends = Item(name="embedding", bytes=self._embedding(), block=self._embedding())
-            found.append(("train: backward ends", [*moments, *gradients, ends]))
-            stepped = self._moments(stepped=True)
-            found.append(("optimizer step", [*stepped, *gradients]))
-            found.append(("export", [*stepped, *self._merged()]))
-        return [Phase(name=name, parts=parts) for name, parts in self._summed(fixed, found)]
-
-    def _summed(
-        self, fixed: Mapping[str, float], found: Sequence[tuple[str, list[Item]]]
-    ) -> list[tuple[str, dict[str, float]]]:
-        """Each phase's parts, with what the allocator holds besides."""
-        slack = SLACK_CUDA if self.gpu else SLACK
-        beside = SLACK_LORA if self.lora.rank and not self.gpu else 0.0
-        keeps = self.config.compute.keep_memory
-        small, used = {}, {}
-        for name, items in found:
-            kept = [i for i in items if i.block < LARGE or keeps or self.gpu]
-            used[name] = sum(item.bytes for item in kept)
-            # Moments stay where they are: nothing comes to lie between them.
-            spread = sum(item.bytes for item in kept if item.name != "optimizer")
-            between = sum(item.bytes for item in kept if item.name == "activations")
-            small[name] = used[name] + (slack - 1) * spread + beside * between
-        # Sampling comes again after the first step, and finds what training left.
-        most = max(small.values())
-        summed = []
-        for name, items in found:
-            held = small[name] if self.gpu or name == "load" else most
-            parts = dict(fixed)
-            for item in items:
-                parts[item.name] = parts.get(item.name, 0.0) + item.bytes
-            parts["allocator"] = held - used[name]
-            summed.append((name, {key: value for key, value in parts.items() if value}))
-        return summed
-
-    def _fixed(self) -> dict[str, float]:
+    def fixed(self) -> dict[str, float]:
         """What is there from the start to the end."""
         config, models, lora = self.config, self.models, self.lora
         base = CUDA if self.gpu else BASE + PEFT * bool(lora.rank)
@@ -192,7 +108,7 @@ class _Plan:
         policy = self._adapters() if self.lora.rank else own
         return policy + (models.critic.classifier if models.critic else 0)
 
-    def _moments(self, *, stepped: bool = False) -> list[Item]:
+    def moments(self, *, stepped: bool = False) -> list[Item]:
         """Of what has learned in a step before. stepped: in this one."""
         if not self.trains:
             return []
@@ -201,26 +117,26 @@ class _Plan:
         updates, warming = self.load.updates, self.load.warming
         numbers = policy * (stepped or updates - warming > 1) + critic * (stepped or updates > 1)
         whole = 2 * FLOAT * numbers / self.share
-        largest = min(whole, 2 * self._embedding() * (2 if critic else 1))
+        largest = min(whole, 2 * self.embedding() * (2 if critic else 1))
         return [
             Item(name="optimizer", bytes=whole - largest),
             Item(name="optimizer", bytes=largest, block=largest),
         ]
 
-    def _gradients(self) -> list[Item]:
-        embedding = 0 if self.lora.rank else self._embedding() * (2 if self.models.critic else 1)
+    def gradients(self) -> list[Item]:
+        embedding = 0 if self.lora.rank else self.embedding() * (2 if self.models.critic else 1)
         rest = FLOAT * self._trained() / self.share - embedding
         return [
             Item(name="gradients", bytes=rest),
             Item(name="gradients", bytes=embedding, block=embedding),
         ]
 
-    def _embedding(self) -> float:
+    def embedding(self) -> float:
         return 0.0 if self.lora.rank else FLOAT * self.models.policy.embedding / self.share
 
-    def _passes(self) -> list[Pass]:
+    def _passes(self, pack: Packed) -> list[Pass]:
         config = self.config
-        options = {"load": self.load, "compute": config.compute, "gpu": self.gpu}
+        options = {"pack": pack, "compute": config.compute, "gpu": self.gpu}
         scorer = isinstance(config, RewardModel)
         found = [
             Pass(shape=self.models.policy, lora=self.lora, scores_tokens=not scorer, **options)
@@ -233,25 +149,20 @@ class _Plan:
             found.append(replace(found[0], scores_tokens=False))
         return found
 
-    def _backward(self, *, later: bool = False) -> list[Item]:
-        """All that the forward passes kept, and the head's gradient. later: of a pack after the
-        first, beside the gradients that are there.
-        """
-        before = self._gradients() if later else []
-        load = part(self.load, self.load.later) if later else self.load
-        passes = [replace(one, load=load) for one in self._passes()]
-        return [*before, *(item for one in passes for item in [*one.kept(), *one.head()])]
+    def backward(self, pack: Packed) -> list[Item]:
+        """All that the forward passes kept, and the head's gradient."""
+        return [item for one in self._passes(pack) for item in [*one.kept(), *one.head()]]
 
-    def _reading(self) -> list[Item]:
-        one = self._passes()[0]
+    def reading(self) -> list[Item]:
+        one = self._passes(self.load.largest)[0]
         items = [item for item in one.head() if item.name == "logits"]
         return [*items, one.copies()]
 
-    def _sampling(self) -> list[Item]:
+    def sampling(self) -> list[Item]:
         """`generate`: keys in float32 and values as computed, the weights' copies, some logits."""
         if self.kind != "hf" or not self.load.rows:
             return []
-        shape, one = self.models.policy, self._passes()[0]
+        shape, one = self.models.policy, self._passes(self.load.first)[0]
         rows = min(self.load.rows, ROWS)
         length = self.load.prompt + self.config.sampling.max_tokens
         a_layer = rows * length * shape.keys
@@ -265,7 +176,7 @@ class _Plan:
             head,
         ]
 
-    def _merged(self) -> list[Item]:
+    def merged(self) -> list[Item]:
         """Adapters are added to a copy of the weights."""
         copied = self.models.policy.projected if self.lora.rank else 0
         return [Item(name="merged weights", bytes=FLOAT * copied)]

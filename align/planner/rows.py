@@ -13,7 +13,7 @@ import data
 from align.config import Dpo, Passes, RewardModel, Stage
 from align.locate import Located, MissingError, locate
 from align.planner.find import folder_of
-from align.planner.load import Row
+from align.planner.packs import Row
 from align.references import layers_of
 
 MOST = 2_000  # rows that are looked at, evenly spread

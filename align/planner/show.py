@@ -120,7 +120,7 @@ def as_json(plan: Plan, found: Sequence[Cure], command: str) -> dict[str, Any]:
             phase.name: {name: round(size) for name, size in phase.parts.items()}
             for phase in plan.memory.phases
         },
-        "pack": {"tokens": plan.load.tokens, "scored": plan.load.trained},
+        "pack": {"tokens": plan.load.largest.tokens, "scored": plan.load.largest.trained},
         "lengths": "data" if plan.known else "longest",
         "fits": plan.fits,
         "seconds": {"sample": plan.speed.sample, "train": plan.speed.train},

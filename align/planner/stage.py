@@ -9,8 +9,10 @@ from typing import Any
 
 from align.config import Distill, Ppo, Stage
 from align.planner.find import shape_of
-from align.planner.load import Load, Row, load
-from align.planner.memory import Machine, Memory, Models, memory
+from align.planner.load import Load, load
+from align.planner.memory import Machine, Models
+from align.planner.packs import Row
+from align.planner.phases import Memory, memory
 from align.planner.speed import Speed, speed
 from align.references import loading
 

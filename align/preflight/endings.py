@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transformers import GenerationConfig
-
 import data
+from align import models
 from align.config import Ppo, RewardModel
 from align.findings import Findings
 from align.preflight.subject import Subject
@@ -24,14 +23,19 @@ def check(subject: Subject, found: Findings) -> None:
     tokenizer = subject.tokenizer
     chats = not _plain(subject)
     try:
+        named = _of_model(subject)
+    except models.ModelError as error:
+        found.error("end token", str(error), f'as in {{"eos_token_id": {tokenizer.eos_token_id}}}')
+        return
+    try:
         stop = data.chat.stop_ids(tokenizer)
     except data.chat.RenderError as error:
         if chats or subject.samples:
             found.error("end token", str(error), "see tokenizer_config.json of " + subject.path)
         return
     trained = stop[0] if chats else tokenizer.eos_token_id
-    _agree(subject, found, trained=trained)
-    _in_text(subject, found, ids=[*stop, *_of_model(subject)])
+    _agree(subject, found, named=named, trained=trained)
+    _in_text(subject, found, ids=[*stop, *named])
     _pad(subject, found)
 
 
@@ -41,21 +45,15 @@ def _plain(subject: Subject) -> bool:
 
 
 def _of_model(subject: Subject) -> list[int]:
-    """The end tokens that the model's own files name."""
+    """The end tokens that the model's own files name. Raises ModelError for broken ones."""
     text = subject.model_config.get_text_config()
-    named = _listed(getattr(text, "eos_token_id", None))
-    try:
-        return named + _listed(GenerationConfig.from_pretrained(subject.path).eos_token_id)
-    except OSError:  # a model without such settings
-        return named
+    own = getattr(text, "eos_token_id", None)
+    listed = own if isinstance(own, list) else [] if own is None else [own]
+    return listed + models.end_tokens(subject.path)
 
 
-def _listed(ids: Any) -> list[int]:
-    return ids if isinstance(ids, list) else [] if ids is None else [ids]
-
-
-def _agree(subject: Subject, found: Findings, *, trained: int) -> None:
-    tokenizer, named = subject.tokenizer, _of_model(subject)
+def _agree(subject: Subject, found: Findings, *, named: list[int], trained: int) -> None:
+    tokenizer = subject.tokenizer
     end = tokenizer.eos_token_id
     if not named:
         return

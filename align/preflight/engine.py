@@ -20,8 +20,8 @@ from align.findings import Findings
 from align.preflight.subject import SAMPLING, Subject, longest
 from align.preflight.weights import Size
 from align.rollout.connection import address
+from align.sizes import GIB, gib
 
-GIB = 2**30
 BLOCK = {"cpu": 128, "cuda": 16}  # tokens of one of vLLM's blocks
 WIDTH = 2  # bytes of a number in bfloat16
 REACH = 3.0  # seconds to connect
@@ -74,7 +74,7 @@ def _compare(subject: Subject, room: int, device: str, found: Findings, flag: st
     if needed <= room:
         found.note(
             "KV cache",
-            f"{room / GIB:.1f} GiB hold {room // (needed or 1):,} sequences of {length:,} tokens",
+            f"{gib(room)} hold {room // (needed or 1):,} sequences of {length:,} tokens",
         )
         return
     fits = max(0, room // (block * a_token) - 1) * block

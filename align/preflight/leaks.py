@@ -12,6 +12,7 @@ from align.findings import Findings
 from align.preflight.subject import Subject, drawn
 from data import contamination, hub
 from data.equations import number
+from rewards.boxes import last_boxes
 from rewards.extract import answer_of, gold_of
 
 LOOKED_AT = 128  # rows whose prompt is read for its answer
@@ -19,6 +20,14 @@ TRAINING = 20_000  # rows held against the evaluation, by lot
 EVALUATED = 2_000
 MOST = 0.5
 FEW = 0.01
+# What says that an answer follows.
+_MARK = re.compile(
+    r"<answer>|^\s*####|^\s*(?:A|ANS)\s*[:：]|\banswers?(?:\s+(?:is|are)\b\s*[:：]?|\s*[:=：])"
+    r"|答案(?:是|为)?\s*[:：]?",
+    re.IGNORECASE | re.MULTILINE,
+)
+# Nothing may follow it that makes it one of several.
+_ENDED = re.compile(r"[^\w,]*(?:$|[A-Z\n<])|\s*[.!;)\]*$]+(?![\w.])")
 _WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+|[^\w\s]")
 
 
@@ -37,9 +46,17 @@ def _golds(subject: Subject, found: Findings) -> None:
         return
     prompts = ["\n".join(contamination.prompt_texts([row])) for row in rows]
     golds = [row["solution"] for row in rows]
-    told = _answered(prompts, golds)
-    if told > MOST:
-        _say(found.error, subject, told, rows, "the prompt ends with it or states it as the answer")
+    if len(set(golds)) == 1:  # nothing tells the answer from the task
+        return
+    pairs = list(zip(prompts, golds, strict=True))
+    marked = sum(_marked(*pair) for pair in pairs) / len(pairs)
+    if marked > MOST:
+        _say(found.error, subject, marked, rows, "the prompt states it as the answer")
+        return
+    read = sum(_same(answer_of(text), gold) for text, gold in pairs) / len(pairs)
+    if read > MOST:
+        how = "it is what the prompt ends with, unless that is the task"
+        _say(found.warning, subject, read, rows, how)
         return
     # Somewhere in the prompt, much more often than other rows' golds.
     own = sum(_holds(text, gold) for text, gold in zip(prompts, golds, strict=True))
@@ -59,12 +76,16 @@ def _say(level: Any, subject: Subject, share: float, rows: Sequence[Any], how: s
     )
 
 
-def _answered(prompts: Sequence[str], golds: Sequence[str]) -> float:
-    """Share of prompts that, read as a completion, give their own answer."""
-    right = [_same(answer_of(text), gold) for text, gold in zip(prompts, golds, strict=True)]
-    if len(set(golds)) == 1:  # nothing tells the answer from the task
-        return 0.0
-    return sum(right) / len(right)
+def _marked(text: str, gold: str) -> bool:
+    """Whether the prompt gives its own answer, in a box or behind words that announce one."""
+    wanted = (gold_of(gold) or gold).strip()
+    if _same(last_boxes(text)[1], gold):
+        return True
+    for mark in _MARK.finditer(text):
+        said = text[mark.end() :].lstrip(" \t\n*$(")
+        if wanted and said.startswith(wanted) and _ENDED.match(said[len(wanted) :]):
+            return True
+    return False
 
 
 def _same(answer: str, gold: str) -> bool:

@@ -10,6 +10,8 @@ import rewards
 from align.config import Distill, Rollouts, Sample
 from align.findings import Findings
 from align.preflight.subject import SAMPLING, Subject, longest
+from align.stages.rolled import as_reward
+from rewards.extract import gold_of
 
 MUCH = 0.1  # a share left out that is worth a warning
 NEARLY_ALL = 0.95
@@ -87,12 +89,19 @@ def _budget(subject: Subject, found: Findings) -> None:
 
 
 def _answers(subject: Subject, found: Findings) -> None:
-    """That the shortest right answer fits into a completion."""
+    """That the shortest right answer fits into a completion, where answers are held against golds
+    by value: for a reward of one's own the solution may be anything, such as a program.
+    """
     config = subject.config
-    if not isinstance(config, Rollouts | Sample):
+    if not isinstance(config, Rollouts | Sample) or not _wants(config.reward, rewards.Accuracy):
         return
+    reward = as_reward(config.reward)
     form = "<think></think><answer>{}</answer>" if _wants(config.reward, rewards.Format) else "{}"
-    golds = [row["solution"] for _, row in subject.drawn if isinstance(row.get("solution"), str)]
+    golds = [
+        gold_of(row["solution"]) or row["solution"]
+        for _, row in subject.drawn
+        if isinstance(row.get("solution"), str) and "solution" in reward.needed(row)
+    ]
     if not golds:
         return
     encode = subject.tokenizer

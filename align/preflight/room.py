@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
+from align.checkpoint import step_of, stored
 from align.config import Training
+from align.disk import FolderError, existing, unwritable
 from align.findings import Findings
-from align.folder import FolderError
 from align.preflight.subject import Subject
 from align.preflight.values import rounds
 from align.preflight.weights import Size
+from align.sizes import gib
 
-GIB = 2**30
 NUMBER = 4  # bytes of a weight; AdamW keeps two moments of each
 
 
@@ -21,15 +22,17 @@ def check(subject: Subject, found: Findings, size: Size) -> None:
     if not isinstance(subject.config, Training):
         return
     config = subject.config
-    at_once = _checkpoints(config, len(subject.rows))
-    kept = at_once * 3 * NUMBER * size.trained
+    stage = subject.out / config.name
+    have = stored(stage / "checkpoints")
+    more = _more(config, len(subject.rows), have)
+    kept = more * 3 * NUMBER * size.trained
     export = NUMBER * size.whole
-    there = standing(subject.out)
-    free = shutil.disk_usage(there).free
+    # What a kill left half written is removed before anything is written.
+    free = shutil.disk_usage(existing(subject.out)).free + _halves(stage)
     said = (
-        f"up to {_gib(kept + export)} are written to {subject.out}: {at_once} checkpoints of "
-        f"{_gib(3 * NUMBER * size.trained)} (one more than are kept, while it is written) and the "
-        f"model of {_gib(export)}; {_gib(free)} are free there"
+        f"up to {gib(kept + export)} are written to {subject.out}: {more} "
+        f"{'more ' if have else ''}checkpoints of {gib(3 * NUMBER * size.trained)} (one more than "
+        f"are kept, while it is written) and the model of {gib(export)}; {gib(free)} are free there"
     )
     if kept + export > free:
         cure = "choose another disk with --out, or keep fewer: --checkpoints.keep 1"
@@ -42,28 +45,30 @@ def check(subject: Subject, found: Findings, size: Size) -> None:
 
 def check_writable(folder: Path) -> None:
     """Raises FolderError where the stage's folder cannot be made or written to."""
-    there = standing(folder)
+    there = existing(folder)
     if not there.is_dir():
         raise FolderError(f"{there} is a file: choose another folder with --out")
-    if not os.access(there, os.W_OK | os.X_OK):
+    if (why := unwritable(there)) is not None:
         raise FolderError(
-            f"{folder} cannot be written: {there} is read-only for this user; choose another "
-            "folder with --out"
+            f"{folder} cannot be written: {there} takes no file ({why}); choose another folder "
+            "with --out"
         )
 
 
-def standing(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
-    absolute = folder.absolute()
-    return next(each for each in (absolute, *absolute.parents) if each.exists())
-
-
-def _checkpoints(config: Training, rows: int) -> int:
-    """Most that are there at once. Without any, SIGTERM still writes one."""
+def _more(config: Training, rows: int, have: Sequence[Path]) -> int:
+    """Checkpoints that come to be there at once beside those that a run to be resumed has left.
+    Of the last step there is none. Without any, SIGTERM still writes one.
+    """
     every, keep = config.checkpoints.every, config.checkpoints.keep
-    written = rounds(config, rows) // every if every else 1
-    return max(1, min(written, keep + 1))
+    after = step_of(have[-1]) if have else 0
+    to_come = (rounds(config, rows) - 1) // every - after // every if every else 1
+    if have and to_come < 1:
+        return 0
+    return max(1, min(to_come, keep + 1 - len(have)))
 
 
-def _gib(size: int) -> str:
-    return f"{size / GIB:.1f} GiB" if size > 0.1 * GIB else f"{size / 2**20:.1f} MiB"
+def _halves(stage: Path) -> int:
+    """Bytes of what is under a temporary name."""
+    halves = [stage / ".model.partial", *(stage / "checkpoints").glob(".step-*.partial")]
+    files = [file for half in halves for file in half.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)

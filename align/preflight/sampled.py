@@ -49,10 +49,12 @@ class Tried:
 
 
 def size(config: Any, device: str) -> tuple[int, int]:
-    """Prompts of each process, and completions of each: all of both where that is quick."""
-    room = TOKENS[device] // config.sampling.max_tokens
-    prompts = max(1, min(PROMPTS, room // config.samples))
-    return prompts, max(min(2, config.samples), min(config.samples, room // prompts))
+    """Prompts of each process, and completions of each: all of both where that is quick, else
+    rather fewer completions.
+    """
+    room, least = TOKENS[device] // config.sampling.max_tokens, min(2, config.samples)
+    prompts = max(1, min(PROMPTS, room // least))
+    return prompts, max(least, min(config.samples, room // prompts))
 
 
 def draw(

@@ -11,9 +11,11 @@ from typing import Any
 from jinja2 import TemplateError
 
 import data
+import rewards
 from align.findings import Findings
 from align.preflight.subject import SAMPLING, Subject
 from data.prompts import worked
+from rewards.format import TAGS
 
 FEW = 0.01  # rows that may be left out without a word
 MOST = 0.5
@@ -22,6 +24,7 @@ PROBES = 8
 
 def check(subject: Subject, found: Findings) -> None:
     _rendered(subject, found)
+    _tags(subject, found)
     if not subject.read:
         return
     prompts = [prompt for _, row in subject.drawn if isinstance(prompt := _conversation(row), list)]
@@ -73,9 +76,12 @@ def _history(subject: Subject, found: Findings, prompts: list[Any]) -> None:
         )
 
 
-def _text(subject: Subject, prompt: Any) -> str:
-    """The rendered conversation without white space."""
-    generate = prompt[-1]["role"] != "assistant"
+def _text(subject: Subject, prompt: Any, *, generate: bool | None = None) -> str:
+    """The rendered conversation without white space. generate: with the generation prompt; as a
+    rule where it awaits an answer.
+    """
+    if generate is None:
+        generate = prompt[-1]["role"] != "assistant"
     text = subject.tokenizer.apply_chat_template(
         list(prompt), tokenize=False, add_generation_prompt=generate
     )
@@ -83,9 +89,13 @@ def _text(subject: Subject, prompt: Any) -> str:
 
 
 def _markup(subject: Subject, found: Findings, prompts: list[Any]) -> None:
-    """Conversations that were rendered before they were written down."""
-    tokenizer = subject.tokenizer
-    special = [token for token in tokenizer.all_special_tokens if len(token) > 3]
+    """Conversations that were rendered before they were written down: they hold tokens that only
+    the template writes. Others may well be spoken of, such as <think>.
+    """
+    asked = [turn | {"content": "probe"} for turn in prompts[0]]
+    rendered = _text(subject, asked, generate=False)
+    special = [token for token in subject.tokenizer.all_special_tokens if len(token) > 3]
+    special = [token for token in special if token in rendered]
     texts = ["\n".join(turn["content"] or "" for turn in prompt) for prompt in prompts]
     hits = [next((token for token in special if token in text), None) for text in texts]
     count = sum(hit is not None for hit in hits)
@@ -93,11 +103,48 @@ def _markup(subject: Subject, found: Findings, prompts: list[Any]) -> None:
         return
     token = next(hit for hit in hits if hit)
     said = (
-        f"{count:,} of {len(texts):,} prompts hold {token!r}, a special token of the tokenizer: "
-        "they were put through a chat template before, and would be once more"
+        f"{count:,} of {len(texts):,} prompts hold {token!r}, which the chat template writes: they "
+        "were put through a chat template before, and would be once more"
     )
     cure = "give messages with the bare text, or prompts as plain strings"
     (found.error if count > MOST * len(texts) else found.warning)("chat template", said, cure)
+
+
+def _tags(subject: Subject, found: Findings) -> None:
+    """Tags that are special tokens: what is sampled is decoded without those."""
+    if not subject.samples:
+        return
+    lost = [
+        tag
+        for tag in TAGS
+        if _decoded(subject, tag, bare=False) and not _decoded(subject, tag, bare=True)
+    ]
+    if not lost:
+        return
+    said = (
+        f"{' and '.join(lost)} are special tokens of the tokenizer of {subject.path}, which are "
+        "left out of a completion's text"
+    )
+    cure = (
+        'make them ordinary ones: "special": false of each in tokenizer.json and '
+        "tokenizer_config.json, and not among additional_special_tokens"
+    )
+    if _asks_for_tags(getattr(subject.config, "reward", None)):
+        found.error("tags", f"{said}: the reward would never see the form that it asks for", cure)
+    else:
+        found.warning("tags", f"{said}: rewards and readers never see them", cure)
+
+
+def _decoded(subject: Subject, tag: str, *, bare: bool) -> bool:
+    """Whether a tag that is sampled is in the text. bare: as a reward is given it."""
+    ids = subject.tokenizer(tag, add_special_tokens=False)["input_ids"]
+    return tag in subject.tokenizer.decode(ids, skip_special_tokens=bare)
+
+
+def _asks_for_tags(reward: Any) -> bool:
+    return isinstance(reward, rewards.Format) or any(
+        map(_asks_for_tags, getattr(reward, "inner", ()))
+    )
 
 
 def _round_trip(subject: Subject, found: Findings, prompts: list[Any]) -> None:

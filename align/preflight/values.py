@@ -9,9 +9,11 @@ from align.findings import Findings
 from align.optim import schedule
 from align.preflight.subject import Subject
 
-ABSURD = 0.1  # a rate at which AdamW moves every weight by more than it is large
-HIGH = 1e-3  # a rate that trained weights do not survive
-SMALL = 20_000_000  # parameters; below, models are drawn at random and learn at such rates
+# Rates that may wreck what is there, and that no training survives, as AdamW moves every weight by
+# about the rate: of all weights, of adapters, and of models so tiny that they are drawn at random
+# to be tried, which learn at some 3e-3.
+FULL, ADAPTERS, TINY = (1e-3, 1e-2), (1e-2, 1e-1), (1e-2, 5e-2)
+SMALL = 2_000_000  # parameters of a tiny one
 NOTHING = 1e-10
 
 
@@ -32,24 +34,28 @@ def _rates(config: Training, found: Findings, parameters: int) -> None:
     rates = {"--optim.lr": config.optim.lr}
     if isinstance(config, Ppo):
         rates["--critic-lr"] = config.critic_lr
-    full = not config.lora.rank and parameters > SMALL
+    full = TINY if parameters < SMALL else FULL
+    separate = isinstance(config, Ppo) and config.critic == "separate"  # it has no adapters
     for flag, rate in rates.items():
+        whole = not config.lora.rank or (flag == "--critic-lr" and separate)
+        high, absurd = full if whole else ADAPTERS
         if rate == 0 and flag == "--optim.lr":
             found.error("learning rate", f"{flag} 0: no weight would move", f"{flag} 1e-6")
         elif rate == 0:
             found.warning("learning rate", f"{flag} 0: the critic never learns", f"{flag} 1e-5")
-        elif rate >= ABSURD:
+        elif rate >= absurd:
             found.error(
                 "learning rate",
-                f"{flag} {rate:g}: every step would move each weight by about that much, more "
-                "than weights are large",
-                f"give one between 1e-7 and 1e-3, as in {flag} 1e-6",
+                f"{flag} {rate:g}: every step would move each weight by about that much, as much "
+                "as weights are large",
+                f"give one between 1e-7 and {high:g}, as in {flag} {high / 100:g}",
             )
-        elif rate > HIGH and full:
+        elif rate >= high:
             found.warning(
                 "learning rate",
-                f"{flag} {rate:g} is high for all {parameters:,} weights, which it will wreck",
-                f"{flag} 1e-5, or adapters with --lora.rank 16",
+                f"{flag} {rate:g} is high, and may wreck what the model of {parameters:,} weights "
+                "has learnt",
+                f"{flag} {high / 100:g}",
             )
         elif rate < NOTHING:
             found.warning("learning rate", f"{flag} {rate:g}: nothing would move", f"{flag} 1e-6")

@@ -4,8 +4,10 @@ critic, the reward models? From the tokenizers and the config.json alone.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
+import data
 from align import models
 from align.config import Distill, Rollouts, Sample
 from align.findings import Findings
@@ -14,6 +16,7 @@ from align.preflight.subject import Subject
 from align.references import loading
 from align.vocabulary import check_same_tokenizer, check_teacher
 
+SPARE = 1  # tokens beyond the embedding that nobody uses: Gemma 3's text models have one
 SHARE = 0.9  # of the embedding that a tokenizer of the same model has at least
 
 
@@ -32,21 +35,35 @@ def _embedding(subject: Subject, found: Findings) -> None:
         f"the tokenizer of {subject.path} has {tokens:,} tokens and the model's embedding "
         f"{rows:,} rows"
     )
-    most = max((max(reading.prompt, default=0) for reading in subject.read), default=0)
-    if tokens > rows:
+    used = _highest(subject)
+    if tokens > rows and (tokens > rows + SPARE or used >= rows):
         found.error(
             "vocabulary",
             f"{said}: it is another model's, or tokens were added to it alone"
-            + (f"; the rows use id {most:,}" if most >= rows else ""),
+            + (f"; id {used:,} is used" if used >= rows else ""),
             "put the model's own tokenizer files there, or resize its embedding "
             "(model.resize_token_embeddings) and save it",
         )
+    elif tokens > rows:
+        spare = subject.tokenizer.convert_ids_to_tokens(rows)
+        found.note("vocabulary", f"{said}; {spare!r} is used nowhere")
     elif tokens < SHARE * rows and not subject.config.model.startswith("random:"):
         found.warning(
             "vocabulary",
             f"{said}, many more: is it this model's tokenizer?",
             "put the model's own tokenizer files there",
         )
+
+
+def _highest(subject: Subject) -> int:
+    """The highest id in the drawn rows as they are rendered, or that ends or pads a sequence."""
+    tokenizer = subject.tokenizer
+    used = [tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.bos_token_id]
+    with suppress(data.chat.RenderError):  # which is said of the end tokens
+        used += data.chat.stop_ids(tokenizer)
+    for each in subject.read:
+        used += [max(ids, default=0) for ids in (each.prompt, *each.answers)]
+    return max((i for i in used if i is not None), default=0)
 
 
 def _place(subject: Subject, name: str) -> str | None:

@@ -4,7 +4,8 @@ missing, of another shape, not a finite number; and how many parameters there ar
 
 from __future__ import annotations
 
-import json
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,14 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from align.config import Ppo, Training
 from align.findings import Findings
 from align.lora import add_lora
-from align.models import quiet
 from align.preflight.subject import Subject
+from align.quiet import quiet
 
 READ = 8 * 2**30  # bytes of weights that are looked at for what is no number
+LFS = b"version https://git-lfs"
+LAYER = re.compile(r"\.(\d+)\.")
+# Stored by some, and computed anew or read elsewhere: positions, masks, the tied or replaced head.
+BUFFERS = ("inv_freq", "masked_bias", "attn.bias", "position_ids", "lm_head.weight")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +38,9 @@ class Size:
 
 def check(subject: Subject, found: Findings) -> Size:
     """Of a model whose class cannot be made without its weights, what the files say."""
-    whole = _stored(subject.path)
+    whole = _stored(subject.path, found)
+    if whole is None:
+        return Size(whole=0, trained=0)
     model = _outline(subject, found)
     if model is None:
         return Size(whole=whole, trained=whole)
@@ -82,7 +89,33 @@ def _outline(subject: Subject, found: Findings) -> nn.Module | None:
                 f"such as {names[0]}: they would be drawn at random",
                 "put the config.json that belongs to the weights there, or give another --model",
             )
+    _left_over(subject, found, model, sorted(about["unexpected_keys"]))
     return model
+
+
+def _left_over(subject: Subject, found: Findings, model: nn.Module, names: list[str]) -> None:
+    """Stored tensors that the architecture has no place for."""
+    names = [name for name in names if not name.endswith(BUFFERS)]
+    if not names:
+        return
+    # What is another layer of a kind that there is: config.json says fewer than there are.
+    kinds = {LAYER.sub(".N.", name, count=1) for name, _ in model.named_parameters()}
+    layers = [name for name in names if LAYER.sub(".N.", name, count=1) in kinds]
+    said = (
+        f"{len(layers or names):,} tensors in {subject.path} have no place in the architecture of "
+        f"its config.json and would not be read, such as {(layers or names)[0]}"
+    )
+    if layers:
+        config = subject.model_config.get_text_config()
+        depth = getattr(config, "num_hidden_layers", "fewer")
+        found.error(
+            "weights",
+            f"{said}: num_hidden_layers is {depth} there, and more are stored",
+            "put the config.json that belongs to the weights there, or take layers away with "
+            "--model layers:N:FOLDER",
+        )
+    else:
+        found.warning("weights", said, "is config.json that of these weights?")
 
 
 def _adapted(subject: Subject, model: nn.Module, found: Findings) -> int:
@@ -139,17 +172,32 @@ def _finite(path: str, found: Findings) -> None:
                     return
 
 
-def _stored(path: str) -> int:
-    """Parameters by the files' headers."""
+def _stored(path: str, found: Findings) -> int | None:
+    """Parameters by the files' headers; None, and an error, where one cannot be read."""
     count = 0
-    for file in Path(path).glob("*.safetensors"):
-        with file.open("rb") as opened:
-            size = int.from_bytes(opened.read(8), "little")
-            header = json.loads(opened.read(size))
-        for name, about in header.items():
-            if name != "__metadata__":
-                numel = 1
-                for side in about["shape"]:
-                    numel *= side
-                count += numel
+    for file in sorted(Path(path).glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt") as opened:
+                shapes = [opened.get_slice(name).get_shape() for name in opened.keys()]  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            _unreadable(file, error, found)
+            return None
+        count += sum(math.prod(shape) for shape in shapes)
     return count
+
+
+def _unreadable(file: Path, error: Exception, found: Findings) -> None:
+    with file.open("rb") as opened:
+        pointer = opened.read(len(LFS)) == LFS
+    if pointer:
+        found.error(
+            "weights",
+            f"{file} is a pointer of git-lfs, and not the weights themselves",
+            f"git -C {file.parent} lfs pull",
+        )
+    else:
+        found.error(
+            "weights",
+            f"{file} cannot be read ({error}): it was cut off or is no file of safetensors",
+            "copy or download it once more, or give another model with --model FOLDER",
+        )

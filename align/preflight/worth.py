@@ -1,7 +1,7 @@
 """Whether samples like these teach anything: findings over what a trial's groups showed.
 
 An error where nothing at all can be learned from such samples, a warning where it looks so and the
-few that were drawn may mislead.
+few that were drawn may mislead, as fewer than `PROMPTS` prompts always may.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from align.preflight.sampled import Seen
 from align.rejection import advice, counts
 
 MANY = 0.5  # a share that is worth a word
+PROMPTS, COMPLETIONS = 4, 16  # from which on samples that are all alike are no accident
+FROZEN = 0.01  # a temperature below which the likeliest token is always taken
+NARROW = 0.5  # a --sampling.top-p below which samples that are alike are its doing
 COLD = 0.5  # a temperature below which samples that are alike are its doing
 SURE = 1e-2  # nats a token; below, the likeliest token is nearly always taken
 GUESSING = 0.9  # of the nats that guessing costs
@@ -36,12 +39,16 @@ def figures(seen: Sequence[Seen], *, rate: float, found: Findings) -> None:
     if groups:
         said.append(f"{duplicates(groups):.0%} the same as another of their prompt")
     if groups and values:
-        dead = fmean([len(set(each.values)) == 1 for each in groups])
-        said.append(f"{dead:.0%} of the groups rewarded alike")
+        said.append(f"{_dead(groups):.0%} of the groups rewarded alike")
     if values:
         said.append(f"reward {fmean(values):.3g} ({min(values):.3g} to {max(values):.3g})")
     said += [f"{name} {fmean(known):.3g}" for name, known in _parts(seen).items() if known]
     found.note("samples", ", ".join([*said, f"{rate:,.0f} tokens/s a process"]))
+
+
+def _dead(groups: Sequence[Seen]) -> float:
+    """Share of the groups whose completions are rewarded alike."""
+    return fmean([len(set(each.values)) == 1 for each in groups])
 
 
 def duplicates(seen: Sequence[Seen]) -> float:
@@ -111,39 +118,64 @@ def judge_rewards(
     other texts, value and parts each.
     """
     _judge_outcomes(seen, found)
-    values, temperature = _known(seen), config.sampling.temperature
-    heat = f"--sampling.temperature {temperature:g}"
+    values = _known(seen)
     groups = [each for each in seen if len(each.texts) > 1]
     nats = sum(_flat(seen, "nats")) / max(1, sum(_flat(seen, "lengths")))
     alike = bool(groups) and all(len(set(each.texts)) == 1 for each in groups)
     if alike or nats < SURE:
-        said = f"at {heat} the likeliest token is always taken ({nats:.2g} nats a token)"
-        if alike:
-            said = f"all completions of each prompt are the same at {heat}"
-        report = found.error if temperature < COLD else found.warning
-        report("samples", f"{said}: there is nothing to compare", "give 1, which samples from the "
-               "model as it is" if temperature < COLD else FIRST)  # fmt: skip
+        _judge_alike(seen, config, nats=nats, alike=alike, found=found)
     elif groups and duplicates(groups) > MANY:
         found.warning(
             "duplicates",
             f"{duplicates(groups):.0%} of the completions repeat another of their prompt",
-            f"raise {heat}, or take prompts with more than a few possible answers",
+            f"raise --sampling.temperature {config.sampling.temperature:g}, or take prompts with "
+            "more than a few possible answers",
         )
     if not values:
-        found.error("reward", f"None (does not apply) for all {len(_flat(seen, 'texts'))} "
-                    "completions", "give a reward that judges these prompts")  # fmt: skip
+        said = f"None (does not apply) for all {len(_flat(seen, 'texts'))} completions"
+        found.warning("reward", f"{said} of {len(seen)} prompts", "it applies to other rows: look "
+                      "how many, and at its gates (rewards.Where)")  # fmt: skip
     elif len(set(values)) == 1 and len(values) > 1:
-        _constant(values, probes, config, all_cut=all_cut, alike=alike, found=found)
-    elif groups and isinstance(config, Grpo) and all(len(set(g.values)) == 1 for g in groups):
+        enough = _enough(seen)
+        _constant(values, probes, config, all_cut=all_cut, enough=enough, alike=alike, found=found)
+    elif groups and isinstance(config, Grpo) and not alike and _dead(groups) == 1:
         found.warning(
             "dead groups",
             f"in all {len(groups)} groups every completion is rewarded alike, which moves nothing",
             "set --refill, take more --samples, or prompts of another difficulty",
         )
     if all_cut and isinstance(config, Grpo) and config.mask_truncated:
-        found.error("truncated", "all completions were cut, and --mask-truncated lets none of "
-                    "these train", "raise --sampling.max-tokens")  # fmt: skip
+        report = found.error if _enough(seen) else found.warning
+        report("truncated", "all completions were cut, and --mask-truncated lets none of these "
+               "train", "raise --sampling.max-tokens")  # fmt: skip
     _judge_parts(seen, probes, whole=len(set(values)) > 1, found=found)
+
+
+def _judge_alike(
+    seen: Sequence[Seen], config: Rollouts, *, nats: float, alike: bool, found: Findings
+) -> None:
+    """What makes completions of a prompt the same: an error where it always does."""
+    sampling = config.sampling
+    heat = f"--sampling.temperature {sampling.temperature:g}"
+    flag, cure, certain = heat, FIRST, False
+    if sampling.top_k == 1:
+        flag, cure = "--sampling.top-k 1", "leave it out: 0 takes any token"
+        certain = isinstance(config, Grpo)
+    elif sampling.temperature < COLD:
+        flag, cure = heat, "give 1, which samples from the model as it is"
+        certain = sampling.temperature < FROZEN or (alike and _enough(seen))
+    elif sampling.top_p < NARROW:
+        flag, cure = f"--sampling.top-p {sampling.top_p:g}", "give 1, which takes any token"
+    said = f"at {flag} the likeliest token is always taken ({nats:.2g} nats a token)"
+    if alike:
+        said = f"all completions of each prompt are the same at {flag}"
+    report = found.error if certain else found.warning
+    report("samples", f"{said}: there is nothing to compare", cure)
+
+
+def _enough(seen: Sequence[Seen]) -> bool:
+    """Whether so many were drawn that what all of them show is no accident."""
+    return len(seen) >= PROMPTS and len(_flat(seen, "texts")) >= COMPLETIONS
 
 
 def _constant(
@@ -152,6 +184,7 @@ def _constant(
     config: Rollouts,
     *,
     all_cut: bool,
+    enough: bool,
     alike: bool,
     found: Findings,
 ) -> None:
@@ -159,7 +192,8 @@ def _constant(
     others = {value for value, _ in probes} - {values[0]}
     limit = f"--sampling.max-tokens {config.sampling.max_tokens}"
     if all_cut:
-        found.error("reward", f"{said}, all cut at {limit}: nothing can be learned", "raise it")
+        report = found.error if enough else found.warning
+        report("reward", f"{said}, all cut at {limit}: such steps teach nothing", "raise it")
     elif probes and not others:
         found.error(
             "reward",

@@ -15,6 +15,7 @@ from align.progress import console
 from align.references import loading
 from align.stages.rolled import as_reward, judged, reward_columns
 from data.reward_probes import check_varies
+from data.reward_scores import patience_of
 
 
 def check_tracker(name: str) -> None:
@@ -50,15 +51,18 @@ def check_reward(config: Rollouts | Sample, rows: Any, *, models_too: bool = Tru
     first = [rows[0]]
     empty = "" if isinstance(rows[0]["prompt"], str) else data.rows.assistant("")
     columns = reward_columns(rows)
-    judged(as_reward(reward), [empty], [[0]], first, columns)
+    patience = patience_of(as_reward(reward))
+    judged(as_reward(reward), [empty], [[0]], first, columns, patience=patience)
     partly = bool(loading(config.reward))
-    if not partly:
-        check_varies(rows, as_reward(reward))
+    if not partly and (doubt := check_varies(rows, as_reward(reward))):
+        console.print(f"warning: reward: {doubt}", markup=False)
     if "solution" not in rows.column_names or not any(rows["solution"]):
         return
     if partly and not models_too and "solution" not in as_reward(reward).needed(rows[0]):
         return  # what would judge is still to be loaded
     found = data.validate.check_reward(rows, as_reward(reward), tolerance=0.05)
+    if found.doubt:
+        console.print(f"warning: reward: {found.doubt}", markup=False)
     if found.offending is not None:
         console.print(
             f"warning: gold: the reward does not judge {1 - found.gold:.1%} of {found.rows} gold "

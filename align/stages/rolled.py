@@ -174,12 +174,15 @@ def judged(
     ids: Sequence[Sequence[int]],
     rows: Sequence[Any],
     columns: Sequence[str],
+    *,
+    patience: float | None = None,
 ) -> list[rewards.Score]:
-    """A score a completion, each of finite numbers. Raises RewardError for whatever the reward
-    raised or did to this process, and for scores that are none.
+    """A score a completion, each of finite numbers. patience: where not the reward's own. Raises
+    RewardError for whatever the reward raised or did to this process, and for scores that are none.
     """
     try:
-        with rewards.contained(patience=reward.patience, completions=len(completions)):
+        seconds = reward.patience if patience is None else patience
+        with rewards.contained(patience=seconds, completions=len(completions)):
             scores = reward.score(
                 completions,
                 prompts=[row["prompt"] for row in rows],

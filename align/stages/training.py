@@ -222,6 +222,6 @@ def _announce(config: Stage, stage: Any, context: Context) -> None:
         f"{config.compute.precision}, {context.accelerator.num_processes} process(es)",
         "data": config.data.name,
         **stage.arithmetic(),
-        "memory": expected_memory(config, context.unwrapped),
+        "memory": expected_memory(config, context.unwrapped, getattr(stage, "rows", None)),
     }
     announce(lines)

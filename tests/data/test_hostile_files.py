@@ -58,6 +58,13 @@ BROKEN = {
     "nesting": (b'{"a":' * 100_000, "line 1: not JSON"),
     "a control character": (b'{"prompt": "a\x00b"}', "line 1: not JSON"),
     "an array": (b"[" + GOOD + b"]", "line 1: a JSON object is expected, here is a list"),
+    "a space that is none to JSON": (
+        GOOD + b"\n\xc2\xa0" + GOOD,
+        r"line 2: U\+00A0 before or after",
+    ),
+    "such a space at the end": (GOOD + b"\xc2\xa0\n", r"line 1: U\+00A0 before or after"),
+    "such a space alone": (GOOD + b"\n\xe3\x80\x80\n" + GOOD, r"line 2: U\+3000 before"),
+    "a form feed alone": (GOOD + b"\n\x0c\n" + GOOD, r"line 2: U\+000C before or after"),
     "pretty-printed": (b'{\n  "prompt": "q"\n}', "line 1: not JSON"),
 }
 
@@ -71,7 +78,7 @@ def test_a_broken_file_is_named_with_its_line(tmp_path, name):
 
 def test_what_is_unusual_and_good_is_read(tmp_path):
     pair = b'{"prompt": "\\ud83d\\ude00 \\u0000 \xe2\x80\xa8", "solution": "1"}'
-    path = write(tmp_path, b"\xef\xbb\xbf" + GOOD + b"\r\n\r\n" + pair, "good.jsonl")
+    path = write(tmp_path, b"\xef\xbb\xbf" + GOOD + b"\r\n\r\n\t " + pair + b" \t", "good.jsonl")
     assert read(path) == [json.loads(GOOD), {"prompt": "😀 \x00 \u2028", "solution": "1"}]
 
 

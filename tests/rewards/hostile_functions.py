@@ -91,6 +91,11 @@ def endless(completions, **_):
         yield 1.0
 
 
+async def two_later(completions, **_):
+    """One more than there should be, of one completion."""
+    return [0.1, 5.0]
+
+
 BAD_VALUES = {
     "nan": (math.nan, "returned nan"),
     "inf": (math.inf, "returned inf"),

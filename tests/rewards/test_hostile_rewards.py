@@ -130,6 +130,24 @@ def test_values_of_a_function_under_limits_are_finite_too():
         judge(rewards.PerSample(fn=lambda text: "1"))
 
 
+@pytest.mark.parametrize(
+    ("fn", "said"),
+    [
+        (giving([0.1, 5.0, 7.0]), "returned more than 1 values for 1 completions"),
+        (hostile.two_later, "returned more than 1 values for 1 completions"),
+        (hostile.endless, "returned more than 1 values for 1 completions"),
+        (giving([]), "returned 0 values for 1 completions"),
+        (giving({0: 3.0}), "must return a list, not dict"),
+        (giving("9"), "must return a list, not str"),
+        (giving(3.0), "must return a list, not float"),
+        (giving([{"a": 1.0}]), "must return a number or None, not dict"),
+    ],
+)
+def test_a_wrong_number_of_rewards_under_limits_is_refused_too(fn, said):
+    with pytest.raises(RewardError, match=said):
+        judge(rewards.from_trl(fn, seconds=20))
+
+
 def test_what_a_reward_raises_is_named_with_it():
     with pytest.raises(RewardError, match="the reward raises raised KeyError"):
         judge(hostile.raises)
