@@ -20,7 +20,7 @@ def test_memory_of_machine_container_and_shared(tmp_path):
     only(some, "warning", "memory", said="4.0 GiB free", cure="--compute.token-budget")
     clean(looked(memory.room, 40 * 2**30, "40 GiB free", limited=False))
     docker = looked(memory.shared_room, 64 * 2**20)
-    only(docker, "warning", "shared memory", said="0.1 GiB", cure="--shm-size")
+    only(docker, "warning", "shared memory", said="64.0 MiB", cure="--shm-size")
     clean(looked(memory.check_memory, Asked()))
 
 

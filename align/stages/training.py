@@ -14,6 +14,7 @@ from torch import nn
 import data
 from align import folder, manifest, models, sharding
 from align.actor_critic import ActorCritic
+from align.checkpoint import stored
 from align.config import Distill, Dpo, Grpo, Kto, Ppo, RewardModel, Rollouts, Sft, Stage
 from align.findings import Findings
 from align.loop import Loop
@@ -156,7 +157,7 @@ def _why_not_packed(module: Any, config: Stage) -> str | None:
 
 def _continues(context: Context, launch: Launch) -> bool:
     """Whether there is a checkpoint to go on from; the main process looks."""
-    there = launch.resume and any((context.folder / "checkpoints").glob("step-*"))
+    there = launch.resume and bool(stored(context.folder / "checkpoints"))
     return context.gathered([there])[0]
 
 
