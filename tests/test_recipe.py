@@ -14,6 +14,14 @@ from align.config import Evaluation, Grpo, Optim, Sft
 from align.recipe import Recipe, RecipeError
 
 PROBLEMS = data.Arithmetic(size=10)
+GOOD = """
+from align.config import Sft
+from align.recipe import Recipe
+import data
+
+SFT = Sft(name="sft", model="some/model", data=data.Arithmetic(size=10))
+RECIPE = Recipe(name="good", stages=(SFT,))
+"""
 
 
 def _sft(name="sft", model="some/model"):
@@ -51,9 +59,9 @@ def other_recipes(tmp_path, monkeypatch):
     ],
 )
 def test_a_modules_name_and_the_recipes(other_recipes, module, name):
-    other_recipes(module, f"RECIPE = 'the recipe {name}'")
+    other_recipes(module, GOOD)
     assert recipe.names() == (name,)
-    assert recipe.load(name) == f"the recipe {name}"
+    assert recipe.load(name).name == "good"
 
 
 def test_private_modules_are_no_recipes(other_recipes):
@@ -66,8 +74,44 @@ def test_private_modules_are_no_recipes(other_recipes):
 def test_names_are_listed_without_importing_any(other_recipes):
     other_recipes("broken", "raise RuntimeError('imported')")
     assert recipe.names() == ("broken",)
-    with pytest.raises(RuntimeError, match="imported"):
+    with pytest.raises(RecipeError, match="imported"):
         recipe.load("broken")
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        ("RECIPE = Recipe(name='r', stages=(stge,))", "NameError: name 'stge' is not defined"),
+        ("RECIPE = Recipe(name='r', stages=())", "recipe r has no stages"),
+        ("RECIPE = Recipe(name='r' stages=())", "SyntaxError: invalid syntax"),
+        ("import nobody_has_this", "ModuleNotFoundError: No module named 'nobody_has_this'"),
+        ("import data; data.resolve('./none.jsonl')", ""),
+        ("raise ValueError('a\\nb')", "ValueError: a b"),
+    ],
+)
+def test_what_a_recipes_file_raises_is_one_line_with_its_place(other_recipes, last, said):
+    other_recipes("broken", f"from align.recipe import Recipe\n\n{last}\n")
+    with pytest.raises(RecipeError) as error:
+        recipe.load("broken")
+    assert str(error.value).startswith(f"recipes/broken.py, line 3: {said}")
+    assert "\n" not in str(error.value)
+
+
+def test_the_line_named_is_that_of_the_recipes_file_it_lies_in(other_recipes):
+    other_recipes("_shared", "\nvalue = 1 / 0\n")
+    other_recipes("broken", "import recipes._shared\n")
+    with pytest.raises(RecipeError, match=r"^recipes/_shared.py, line 2: ZeroDivisionError: "):
+        recipe.load("broken")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("RECIPES = 1", "has no RECIPE: "), ("RECIPE = []", "has a list as RECIPE: ")],
+)
+def test_a_file_without_a_recipe(other_recipes, text, said):
+    other_recipes("empty", text)
+    with pytest.raises(RecipeError, match=f"^recipes/empty.py {said}end it with RECIPE = Recipe"):
+        recipe.load("empty")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 import sys
 import time
@@ -37,7 +38,7 @@ class ChainRun(Run):
     from_: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """Run this stage again and everything that reads what it writes, changed or not."""
     list: bool = False
-    """Say what would run and why, and stop."""
+    """Say what would run and why, evaluations too, and stop."""
     dry_run: bool = False
     """Print the commands that would run, and stop."""
     check: bool = False
@@ -54,6 +55,8 @@ class ChainRun(Run):
 def main(doc: str) -> None:
     """Parse, then run what is left to run."""
     end_on_interrupt()
+    if not sys.stderr.isatty():  # libraries' bars, which fill a log
+        os.environ.setdefault("TQDM_DISABLE", "1")
     run, config = parse(ChainRun, lambda run: _as_config(recipe.load(run.recipe)), doc=doc)
     found = recipe.load(run.recipe)
     flags = _overrides([_field(one.name) for one in (*found.stages, *found.evaluations)])
@@ -138,13 +141,27 @@ class Chain:
                     pass
 
     def _show(self, nodes: Sequence[Node]) -> None:
+        if len(self.recipe.stages) == 1:
+            self._show_evaluations(self.stages[0].model, "start", changes=False)
         for node in nodes:
             print(line(node))
-            if self.asked.dry_run and node.action != "reuse":
+            changes = node.action != "reuse"
+            if self.asked.dry_run and changes:
                 print("    " + shlex.join(self._command(node.stage)))
+            if node.stage.writes == "policy":
+                self._show_evaluations(f"@{node.stage.name}", node.stage.name, changes=changes)
+
+    def _show_evaluations(self, model: str, label: str, *, changes: bool) -> None:
+        """changes: whether the model will be another than what is there, if any is."""
+        for evaluation in self.evaluations:
+            reused = not changes and self._answered(model, label, evaluation)
+            print(f"{'reuse' if reused else 'run':>9}  {_evaluating(label, evaluation)}")
+            if self.asked.dry_run and not reused:
+                print("    " + shlex.join(self._evaluation(model, label, evaluation)))
 
     def _check(self) -> None:
         """Validate the stages whose input is there, of the others all but the model."""
+        mark_children()
         for stage in self.stages:
             problem = missing(stage, self.out, recipe=self.recipe.name)
             if problem is None:
@@ -153,6 +170,7 @@ class Chain:
                 print(f"{stage.name}: not checked, as its data is still to be made")
             else:
                 self._check_foreseen(stage)
+        print("checked: nothing stands in the way of this run", flush=True)
 
     def _check_foreseen(self, stage: Stage) -> None:
         from align.stages import MISTAKES, Launch  # torch only now
@@ -192,8 +210,12 @@ class Chain:
             if self._answered(model, label, evaluation):
                 print(f"{label}: {evaluation.name} is there already, reused", flush=True)
                 continue
-            flags = self.flags[_field(evaluation.name)]
-            call(self.launcher.evaluation(model, label, evaluation, flags), launched=False)
+            print(_evaluating(label, evaluation), flush=True)
+            call(self._evaluation(model, label, evaluation), launched=False)
+
+    def _evaluation(self, model: str, label: str, evaluation: Evaluation) -> list[str]:
+        flags = self.flags[_field(evaluation.name)]
+        return self.launcher.evaluation(model, label, evaluation, flags)
 
     def _report(self) -> None:
         from align import report
@@ -207,6 +229,14 @@ def line(node: Node) -> str:
     """A stage and what becomes of it, in one line."""
     below = f" <- {', '.join(node.parents)}" if node.parents else ""
     return f"{node.action:>9}  {node.stage.name}{below}: {node.why}"
+
+
+def _evaluating(label: str, evaluation: Evaluation) -> str:
+    """Which problems a model is asked, in one line."""
+    count = f"at most {evaluation.limit:,}" if evaluation.limit else "all"
+    name, source = evaluation.name, evaluation.data.name
+    of = "" if name == source else f" ({source})"
+    return f"{label}: evaluating on {name}{of}, {count} problems"
 
 
 def _overridden(found: Recipe, config: Any) -> Recipe:

@@ -21,7 +21,10 @@ from align.findings import Findings
 SECONDS = 3.0
 SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
-LOCAL = "work without it: --model FOLDER --data rows.jsonl, recipe smollm2"
+LOCAL = (
+    "work without it: --model FOLDER --data rows.jsonl to a stage's script (to scripts/run.py "
+    "--STAGE.model FOLDER --STAGE.data rows.jsonl), or recipe smollm2"
+)
 APART = 300  # seconds between two clocks from which certificates and tokens may fail
 
 

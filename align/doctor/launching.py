@@ -43,12 +43,23 @@ def check_launch(asked: Asked, found: Findings) -> None:
         before = len(found.found)
         _says(config, file, found)
         if len(found.found) == before:
-            count = config.get("num_processes", 1)
-            found.note("launch", f"{file}: {config['distributed_type']}, {count} processes")
+            found.note("launch", f"{file}: {_described(config)}")
     if not files(asked):
         here = nvidia.visible(len(nvidia.look(min(asked.seconds, 5.0)).gpus))
         kind = ("ddp.yaml" if here > 1 else "gpu.yaml") if here else "cpu.yaml"
         found.note("launch", f"no configuration of accelerate's own; here fits {OWN}{kind}")
+
+
+def _described(config: Mapping[str, Any]) -> str:
+    """What it starts here."""
+    kind, count = config["distributed_type"], config.get("num_processes", 1)
+    gpus = nvidia.visible(len(nvidia.look(5.0).gpus))
+    on = "GPU" if gpus and not config.get("use_cpu") else "CPU"
+    if kind in ALONE:
+        return f"one process on the {on}"
+    how = "weights sharded over them" if kind == "FSDP" else "a copy of the model in each"
+    name = kind if on == "GPU" else f"{kind}, which does that where there is no GPU"
+    return f"{count} processes on the {on}, {how} ({name})"
 
 
 def files(asked: Asked) -> list[Path]:
@@ -164,8 +175,9 @@ def _against_gpus(config: Mapping[str, Any], count: int, file: Path, found: Find
         said = f"{file}: {count} processes use {count} of {gpus} GPUs"
         found.warning("launch", said, f"--num_processes {gpus}")
     elif not gpus and count > cores:
-        said = f"{file}: no GPU here, and {count} processes on {cores} cores"
-        found.warning("launch", said, f"{OWN}ddp_cpu.yaml")
+        said = f"{file}: no GPU here, and {count} processes on {cores} cores cannot work"
+        like = "fsdp_cpu.yaml" if config["distributed_type"] == "FSDP" else "ddp_cpu.yaml"
+        found.error("launch", said, f"{OWN}{like}")
 
 
 def _fsdp(config: Mapping[str, Any], file: Path, found: Findings) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import httpx
 from safetensors import safe_open
@@ -19,7 +22,7 @@ from align.disk import existing
 from align.doctor.asked import SETUP, Asked
 from align.doctor.versions import VLLM_BUILDS, installed
 from align.findings import Findings
-from align.locate import Located, MissingError, locate
+from align.locate import Located, MissingError, hub_problem, locate
 from align.references import references, stages_named
 from align.sizes import gib
 
@@ -55,22 +58,74 @@ def _models(recipe: recipes.Recipe, asked: Asked, found: Findings) -> dict[str, 
             found.note("model", f"{name}: {answer.kind} {answer.path}")
         else:
             why, _, cure = str(answer).rpartition("; ")
-            found.error("model", why or cure, cure or why)
+            stage = next(stage for stage in recipe.stages if name in references(stage))
+            said = _whose("model", stage) if name == stage.model else ""
+            found.error("model", why or cure, (cure or why) + said)
     return there
 
 
 def _data(recipe: recipes.Recipe, found: Findings) -> None:
-    """That local files are there; what the hub has is read by --check."""
+    """That local files are there, and what else is read in the cache or on the hub."""
     for stage in (*recipe.stages, *recipe.evaluations):
         try:
             files = data.fingerprint.of_files(stage)
         except data.DataError as error:
-            found.error("data", f"{stage.name}: {error}", "--data FILE.jsonl, or --data arithmetic")
+            cure = f"--data FILE.jsonl, or --data arithmetic{_whose('data', stage)}"
+            found.error("data", f"{stage.name}: {error}", cure)
             continue
         if files:
             found.note("data", f"{stage.name}: {', '.join(files)}")
     sources = {stage.data.name for stage in recipe.stages}
     found.note("data", f"read by the stages: {', '.join(sorted(sources))}")
+    _on_the_hub(recipe, found)
+
+
+def _on_the_hub(recipe: recipes.Recipe, found: Findings) -> None:
+    """Data sets that are neither in the cache nor to be had."""
+    readers: dict[str, Stage | Evaluation] = {}
+    for part in (*recipe.stages, *recipe.evaluations):
+        for name in _hub_ids(part.data):
+            readers.setdefault(name, part)
+    absent = [name for name in readers if not _cached(name)]
+    with ThreadPoolExecutor(8) as pool:
+        problems = pool.map(lambda name: hub_problem(f"datasets/{name}"), absent)
+        for name, problem in zip(absent, problems, strict=True):
+            if problem is not None:
+                part = readers[name]
+                said = f"{part.name}: {name} is not in the local cache, and {problem}"
+                cure = f"--data FILE.jsonl with a copy of it{_whose('data', part)}"
+                found.warning("data", said, cure)
+
+
+def _hub_ids(value: Any) -> list[str]:
+    """Of every table of the hub in a source, however deep in mixtures."""
+    if isinstance(value, data.table.Table):
+        return [value.id] if value.id and not value.path else []
+    if isinstance(value, tuple):
+        return [name for part in value for name in _hub_ids(part)]
+    if dataclasses.is_dataclass(value):
+        fields = dataclasses.fields(value)
+        return [name for field in fields for name in _hub_ids(getattr(value, field.name))]
+    return []
+
+
+def _cached(name: str) -> bool:
+    """Whether `datasets` has made that data set's rows here once; without importing it."""
+    general = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or f"{general}/huggingface"
+    cache = Path(os.environ.get("HF_DATASETS_CACHE") or f"{home}/datasets").expanduser()
+    # Its folder is called owner___name, with the name in a spelling of its own.
+    return any(_plain(folder.name) == _plain(name) for folder in cache.glob("*___*"))
+
+
+def _plain(name: str) -> str:
+    return "".join(char for char in name.lower() if char.isalnum())
+
+
+def _whose(flag: str, part: Stage | Evaluation) -> str:
+    """Which script a flag belongs to, as the doctor has none of them."""
+    script = getattr(part, "kind", "evaluate")
+    return f" (to scripts/{script}.py; to scripts/run.py --{part.name}.{flag} …)"
 
 
 def _samplers(parts: Sequence[Stage | Evaluation], found: Findings) -> None:

@@ -53,7 +53,7 @@ def lines(plan: Plan) -> list[str]:
     verdict = f"fits in {room} GiB" if plan.fits else f"does not fit in {room} GiB"
     return [
         f"peak {gib(peak.bytes)} GiB in `{peak.name}`; {verdict} ({where(plan.machine)})",
-        f"largest pack {load.tokens:,} tokens, {load.trained:,} scored ({lengths})",
+        f"largest pack {load.largest.tokens:,} tokens, {load.largest.trained:,} scored ({lengths})",
         f"about {duration(speed.seconds)} a step (sample {duration(speed.sample)}, train "
         f"{duration(speed.train)}) at {speed.rate / 1e12:g} TFLOP/s a process, an assumption: "
         "measured ones go in with --tflops",

@@ -140,13 +140,19 @@ def read_stage(path: Path) -> Stage:
     )
 
 
+def _holds_run(out: Path) -> bool:
+    """Whether a run, a stage or an evaluation has written here, however little of it is left."""
+    written = any((out / name).is_file() for name in ("recipe.json", "chain.json"))
+    stages = (out.glob(f"*/{name}") for name in STAGE_FILES)
+    return written or (out / "evaluations").is_dir() or any(any(found) for found in stages)
+
+
 def read_run(out: Path) -> Run:
     """The run folder `out`. Raises FileNotFoundError, with what to type, where there is none."""
-    if not out.is_dir():
-        raise FileNotFoundError(
-            f"there is no run folder {out}; start one with: "
-            f"python scripts/run.py --recipe NAME --out {out}"
-        )
+    if not out.is_dir() or not _holds_run(out):
+        what = f"{out} holds no run" if out.is_dir() else f"there is no run folder {out}"
+        other = f"python scripts/run.py --recipe NAME{'' if out.is_dir() else f' --out {out}'}"
+        raise FileNotFoundError(f"{what}; give a run's folder, or start one with: {other}")
     recipe, notes = read_json(out / "recipe.json")
     chain, chain_notes = read_json(out / "chain.json")
     stages = recipe.get("stages")

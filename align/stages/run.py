@@ -113,6 +113,8 @@ def _run_stage(config: Stage, located: Mapping[str, Located], launch: Launch) ->
     named_shortage = named(token_budget=config.compute.token_budget)
     with noticed(accelerator.process_index, patience=patience), named_shortage:
         finished = _work(config, paths, launch, rows, accelerator, began, based_on)
+    if launch.check:
+        console.print(f"checked: nothing stands in the way of {config.name}")
     if not finished:
         console.print("stopped by SIGTERM after a checkpoint; continue with --resume")
         raise SystemExit(EXIT_PREEMPTED)

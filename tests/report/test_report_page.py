@@ -96,12 +96,11 @@ def test_model_output_is_inert(run_folder: Path) -> None:
     assert "insertAdjacentHTML" not in page.scripts["script"]
 
 
-@pytest.mark.parametrize("keep", ["sft", "grpo", "evaluations", None])
-def test_any_part_of_a_run_is_enough(run_folder: Path, tmp_path: Path, keep: str | None) -> None:
+@pytest.mark.parametrize("keep", ["sft", "grpo", "evaluations"])
+def test_any_part_of_a_run_is_enough(run_folder: Path, tmp_path: Path, keep: str) -> None:
     part = tmp_path / "part"
     part.mkdir()
-    if keep:
-        (run_folder / keep).rename(part / keep)
+    (run_folder / keep).rename(part / keep)
     page = load(report.write(part))
     assert ("Before and after" in page.text) == (keep == "evaluations")
     assert ("Completions" in page.text) == (keep in ("grpo", "evaluations"))
@@ -113,6 +112,13 @@ def test_any_part_of_a_run_is_enough(run_folder: Path, tmp_path: Path, keep: str
 def test_missing_folder_says_what_to_type(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"scripts/run.py --recipe NAME --out .*nowhere"):
         report.write(tmp_path / "nowhere")
+
+
+def test_a_folder_that_holds_no_run_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("no run")
+    with pytest.raises(FileNotFoundError, match=r"holds no run; give a run's folder, or start"):
+        report.write(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.md"]
 
 
 def test_half_written_lines_are_left_out_and_named(run_folder: Path) -> None:
