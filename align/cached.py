@@ -40,9 +40,20 @@ def downloaded(repository: str, *, weights: bool = True, pickled: bool = False) 
     return path
 
 
+def stamp(file: Path) -> str:
+    """Tells whether what was made of a file was made of this one."""
+    about = file.stat()
+    return f"{file.resolve()}:{about.st_size}:{about.st_mtime_ns}"
+
+
+def place(name: str, key: str) -> Path:
+    """The cache's folder for that key, whether it is there or not."""
+    return cache_folder() / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+
+
 def made(name: str, key: str, make: Callable[[Path], None]) -> str:
     """The cache's folder for that key, written by `make` where it is not there yet."""
-    folder = cache_folder() / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    folder = place(name, key)
     with _held(folder):
         if not (folder / "config.json").is_file():
             half = folder.with_name(f"{folder.name}.partial")

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Literal
 
 from align import trusted
-from align.references import layers_of
+from align.references import counted_layers
 
 HUB_TIMEOUT = 2.0  # seconds
 NO_ANSWER = f"the hub does not answer within {HUB_TIMEOUT:.0f} s"
@@ -55,14 +55,12 @@ class Located:
 
 def locate(reference: str, run_folder: Path, *, recipe: str) -> Located:
     """The first alternative of `reference` that is there. Raises MissingError with a command."""
-    keep, whole = layers_of(reference.strip())
-    if keep is not None:
-        if not (keep.isdecimal() and int(keep)) or whole.startswith("layers:"):
-            raise MissingError(
-                f"{reference}: {keep!r} is no number of layers; write layers:N:REFERENCE once, "
-                "with N at least 1, as in --model layers:14:@sft"
-            )
-        return replace(locate(whole, run_folder, recipe=recipe), layers=int(keep))
+    try:
+        keep, whole = counted_layers(reference.strip())
+    except ValueError as error:
+        raise MissingError(str(error)) from error
+    if keep:
+        return replace(locate(whole, run_folder, recipe=recipe), layers=keep)
     problems: list[str] = []
     for alternative in (part.strip() for part in reference.split("|")):
         found = _locate_one(alternative, run_folder, recipe=recipe)
@@ -164,11 +162,9 @@ def _packaged(package: str) -> Located | str:
 
 
 def _hub(repository: str) -> Located | str:
-    from huggingface_hub import try_to_load_from_cache
-
-    cached = try_to_load_from_cache(repository, "config.json")
-    if isinstance(cached, str) and any(Path(cached).parent.glob("*.safetensors")):
-        return Located(kind="folder", path=str(Path(cached).parent))
+    cached = cached_folder(repository)
+    if cached is not None and any(cached.glob("*.safetensors")):
+        return Located(kind="folder", path=str(cached))
     off = os.environ.get("TRANSFORMERS_OFFLINE") == "1"
     reason = SWITCHED_OFF if off else hub_problem(f"models/{repository}")
     if reason is None:
@@ -177,6 +173,18 @@ def _hub(repository: str) -> Located | str:
         f"no weights of {repository}: not in the local cache, and {reason}; download them where "
         f"there is a network (hf download {repository} --local-dir FOLDER) and add --model FOLDER"
     )
+
+
+def cached_folder(repository: str) -> Path | None:
+    """Where the hub's cache has that model's config.json."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(repository, "config.json")
+    except HFValidationError:  # a name that the hub does not give out
+        return None
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def hub_problem(path: str) -> str | None:

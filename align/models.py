@@ -27,7 +27,7 @@ from transformers import (
 import data
 from align import attention as shared_prefix
 from align import flex
-from align.cached import downloaded, made
+from align.cached import downloaded, made, stamp
 from align.disk import writing
 from align.folder import identity, is_done, made_by
 from align.layers import with_layers
@@ -57,8 +57,7 @@ def ready(located: Located, *, weights: bool = True) -> str:
         if not source.is_dir():
             source = Path(downloaded(located.path, pickled=True))
         return made(source.name, f"pickled:{identity(str(source))}", partial(unpickle, source))
-    stamp = source if source.is_file() else source / "config.json"
-    key = f"{stamp.resolve()}:{stamp.stat().st_size}:{stamp.stat().st_mtime_ns}"
+    key = stamp(source if source.is_file() else source / "config.json")
     make = _convert_gguf if located.kind == "gguf" else _draw
     return made(source.stem, key, lambda folder: make(source, folder))
 

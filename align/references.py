@@ -28,6 +28,20 @@ def layers_of(reference: str) -> tuple[str | None, str]:
     return keep, rest.strip()
 
 
+def counted_layers(reference: str) -> tuple[int, str]:
+    """`layers_of` with a number, 0 for all layers. Raises ValueError, which says how it is written.
+    """
+    keep, rest = layers_of(reference)
+    if keep is None:
+        return 0, rest
+    if not (keep.isdecimal() and int(keep)) or rest.startswith("layers:"):
+        raise ValueError(
+            f"{reference}: {keep!r} is no number of layers; write layers:N:REFERENCE once, "
+            "with N at least 1, as in --model layers:14:@sft"
+        )
+    return int(keep), rest
+
+
 def stages_named(reference: str) -> list[str]:
     """The stages that a model reference names: sft for `@sft`, `layers:14:@sft`, `a | @sft`."""
     _, rest = layers_of(reference)

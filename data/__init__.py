@@ -25,7 +25,7 @@ from data.sources import (
     RottenTomatoes,
     UltraFeedback,
 )
-from data.stage_output import FromStage, from_stages, placed
+from data.stage_output import FromStage, from_hub, from_stages, placed
 from data.validate import RewardCheckError
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "UltraFeedback",
     "chat",
     "fingerprint",
+    "from_hub",
     "from_stages",
     "placed",
     "prompting",

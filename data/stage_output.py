@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from data.rows import DataError
 from data.sources import Local
+from data.table import Table
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 FILES = ("data.jsonl", "data.parquet")
 Value = TypeVar("Value")
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +57,12 @@ class FromStage:
 
 def from_stages(value: Any) -> list[FromStage]:
     """Every stage's output named in a configuration, however deep in mixtures."""
-    if isinstance(value, FromStage):
-        return [value]
-    return [found for part in _parts(value) for found in from_stages(part)]
+    return _within(value, FromStage)
+
+
+def from_hub(value: Any) -> list[Table]:
+    """Every source there that `rows()` would ask the hub for, or its cache."""
+    return [one for one in _within(value, Table) if one.path is None]
 
 
 def placed(value: Value, run: Path) -> Value:
@@ -73,6 +78,12 @@ def placed(value: Value, run: Path) -> Value:
         return tuple(placed(part, run) for part in value)  # type: ignore[return-value]
     fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     return dataclasses.replace(value, **{name: placed(part, run) for name, part in fields.items()})
+
+
+def _within(value: Any, kind: type[Kind]) -> list[Kind]:
+    if isinstance(value, kind):
+        return [value]
+    return [found for part in _parts(value) for found in _within(part, kind)]
 
 
 def _parts(value: Any) -> list[Any]:

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,7 +33,8 @@ from align.planner.memory import GIB, Machine
 from align.planner.rows import lengths
 from align.planner.shape import ShapeError
 from align.planner.show import as_json, show, typed
-from align.planner.stage import Plan, models_of, planned
+from align.planner.stage import Loads, Plan, models_of, planned
+from align.trusted import ModelError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,19 +63,20 @@ class PlanRun(Run):
 
 def main() -> None:
     """Plan and print; exit code 0 if all stages fit, 1 if one does not, 2 for a mistake."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # read where the hub's libraries are first imported
     args = _spread(sys.argv[1:])
     run, config = parse(PlanRun, _config, doc=__doc__ or "", args=args)
     stages = recipes.load(run.recipe).stages
     if run.stage is not None:
-        chosen: list[Stage] = [config]
-        stages = tuple(config if one.name == run.stage else one for one in stages)
+        place = [one.name for one in stages].index(run.stage)
+        chosen = {place: config}
     else:
-        chosen = [getattr(config, _field(one.name)) for one in stages]
-        stages = tuple(chosen)
+        stages = tuple(getattr(config, _field(one.name)) for one in stages)
+        chosen = dict(enumerate(stages))
+    machine = _machine(run)
     try:
-        machine = _machine(run)
-        found = [_looked_at(one, stages, machine, run) for one in chosen]
-    except (ShapeError, data.DataError) as error:
+        found = [_looked_at(one, stages[:i], machine, run) for i, one in chosen.items()]
+    except (ShapeError, ModelError, data.DataError) as error:
         fail(str(error))
     given = _given(args, whole=run.stage is not None)
     _print(run, found, given)
@@ -80,14 +84,14 @@ def main() -> None:
 
 
 def _looked_at(
-    config: Any, stages: Sequence[Stage], machine: Machine, run: PlanRun
+    config: Any, before: Sequence[Stage], machine: Machine, run: PlanRun
 ) -> tuple[Plan, list[Any]]:
-    rows = None if run.assume_longest else lengths(config, stages)
-    models = models_of(config, stages, file=run.config)
-    rate = run.tflops * 1e12 or None
+    models = models_of(config, before, file=run.config)
+    rows = None if run.assume_longest else lengths(config, before)
+    rate, loads = run.tflops * 1e12 or None, Loads(rows)
 
     def again(changed: Any, on: Machine) -> Plan:
-        return planned(changed, models, on, rows, rate=rate)
+        return planned(changed, models, on, rows, rate=rate, loads=loads)
 
     plan = again(config, machine)
     return plan, cures(plan, again)
@@ -111,8 +115,9 @@ def _print(
 
 def _machine(run: PlanRun) -> Machine:
     gpus = 0 if run.cpu else run.gpus
-    if gpus < 0 or run.memory < 0:
-        fail(f"--gpus {run.gpus} --memory {run.memory:g}: they must be at least 0")
+    for flag, value in (("gpus", gpus), ("memory", run.memory), ("tflops", run.tflops)):
+        if not 0 <= value < math.inf:
+            fail(f"--{flag} {value:g}: it must be a number of at least 0")
     if gpus and not run.memory:
         fail("--gpus needs --memory: the GB of each, such as --memory 80")
     if run.fsdp2 and gpus < 2:

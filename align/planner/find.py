@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from align.config import Stage
-from align.locate import REPOSITORY
+from align.locate import REPOSITORY, cached_folder
 from align.planner.shape import Shape, ShapeError, shape
-from align.references import layers_of
+from align.references import counted_layers
 
 _QWEN: dict[str, Any] = {
     "model_type": "qwen2",
@@ -76,49 +77,70 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 def shape_of(reference: str, stages: Sequence[Stage] = (), *, config: Path | None = None) -> Shape:
-    """Of a model reference. stages: of the recipe, through which `@stage` is followed. config: a
+    """Of a model reference. stages: those before, through which `@stage` is followed. config: a
     config.json that stands for every model. Raises ShapeError with what to type.
     """
-    if config is not None:
-        return shape(_read(config), name=str(config))
-    keep, rest = layers_of(reference.strip())
-    if keep is not None:
-        return shape_of(rest, stages).of_layers(int(keep))
+    try:
+        keep, rest = counted_layers(reference.strip())
+    except ValueError as error:
+        raise ShapeError(str(error)) from error
+    if keep:
+        return shape_of(rest, stages, config=config).of_layers(keep)
     problems = []
     for alternative in (part.strip() for part in rest.split("|")):
         if alternative.startswith("@"):
-            origin = next((one for one in stages if one.name == alternative[1:]), None)
-            if origin is not None:
-                return shape_of(origin.model, stages)
-            problems.append(f"there is no stage {alternative[1:]!r}")
+            names = [one.name for one in stages]
+            if alternative[1:] in names:
+                place = names.index(alternative[1:])
+                return shape_of(stages[place].model, stages[:place], config=config)
+            problems.append(
+                f"no stage before this one is called {alternative} (there are: "
+                f"{', '.join('@' + name for name in names) or 'none'})"
+            )
             continue
-        found = folder_of(alternative)
+        found = _sizes_of(alternative, config)
         if found is not None:
-            return shape(_read(found / "config.json"), name=alternative)
-        known = next((MODELS[key] for key in MODELS if key in alternative.lower()), None)
-        if known is not None:
-            return shape(known, name=alternative)
-        problems.append(f"no config.json of {alternative} is at hand")
+            return shape(found, name=alternative if config is None else str(config))
+        problems.append(_away(alternative))
     raise ShapeError(
         f"{'; '.join(problems)}. Give one with --config FILE; known by name are {', '.join(MODELS)}"
     )
 
 
+def _sizes_of(reference: str, config: Path | None) -> dict[str, Any] | None:
+    """Those of the file that was given, else of the model's own, else of the table."""
+    if config is not None:
+        return _read(config)
+    if (found := folder_of(reference)) is not None:
+        return _read(found / "config.json")
+    return next((MODELS[key] for key in MODELS if key in reference.lower()), None)
+
+
+def _away(reference: str) -> str:
+    """Why there are no sizes of it."""
+    place = Path(_plain(reference))
+    if not reference:
+        return "--model is empty"
+    if os.path.isfile(place):
+        return f"{reference} is a file, not a model's folder"
+    if os.path.isdir(place):
+        return f"the folder {reference} holds no config.json"
+    return f"no config.json of {reference} is at hand"
+
+
 def folder_of(reference: str) -> Path | None:
     """The folder with that one model's config.json, where there is one; nothing is downloaded."""
-    plain = reference
-    for prefix in ("random:", "pickled:"):
-        plain = plain.removeprefix(prefix)
-    for base in (Path(), REPOSITORY):
-        if (base / plain / "config.json").is_file():
+    plain = _plain(reference)
+    for base in (Path(), REPOSITORY) if plain else ():
+        if os.path.isfile(base / plain / "config.json"):
             return base / plain
-    if plain.count("/") == 1 and ":" not in plain:
-        from huggingface_hub import try_to_load_from_cache
+    return cached_folder(plain) if plain.count("/") == 1 and ":" not in plain else None
 
-        cached = try_to_load_from_cache(plain, "config.json")
-        if isinstance(cached, str):
-            return Path(cached).parent
-    return None
+
+def _plain(reference: str) -> str:
+    for prefix in ("random:", "pickled:"):
+        reference = reference.removeprefix(prefix)
+    return reference
 
 
 def _read(file: Path) -> dict[str, Any]:

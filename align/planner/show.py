@@ -16,7 +16,8 @@ from align.planner.stage import Plan
 from align.progress import duration
 
 
-def gib(size: float) -> str:
+def _in_gib(size: float) -> str:
+    """Without the unit, which stands above the column or beside it."""
     return f"{size / GIB:.2f}"
 
 
@@ -31,9 +32,9 @@ def show(plan: Plan, found: Sequence[Cure], command: str, console: Console) -> N
         table.add_column(phase.name, justify="right", style="bold" if phase is peak else "")
     for name in names:
         parts = [phase.parts.get(name, 0.0) for phase in plan.memory.phases]
-        table.add_row(name, *(gib(part) if part else "" for part in parts))
+        table.add_row(name, *(_in_gib(part) if part else "" for part in parts))
     table.add_section()
-    table.add_row("sum", *(gib(phase.bytes) for phase in plan.memory.phases))
+    table.add_row("sum", *(_in_gib(phase.bytes) for phase in plan.memory.phases))
     console.print(table)
     for line in lines(plan):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -49,10 +50,10 @@ def lines(plan: Plan) -> list[str]:
     lengths = "the data's own lengths" if plan.known else (
         "every sequence as long as it may be: data or tokenizer are not at hand"
     )  # fmt: skip
-    room = gib(plan.machine.memory)
+    room = _in_gib(plan.machine.memory)
     verdict = f"fits in {room} GiB" if plan.fits else f"does not fit in {room} GiB"
     return [
-        f"peak {gib(peak.bytes)} GiB in `{peak.name}`; {verdict} ({where(plan.machine)})",
+        f"peak {_in_gib(peak.bytes)} GiB in `{peak.name}`; {verdict} ({where(plan.machine)})",
         f"largest pack {load.largest.tokens:,} tokens, {load.largest.trained:,} scored ({lengths})",
         f"about {duration(speed.seconds)} a step (sample {duration(speed.sample)}, train "
         f"{duration(speed.train)}) at {speed.rate / 1e12:g} TFLOP/s a process, an assumption: "
@@ -77,7 +78,7 @@ def _cured(found: Sequence[Cure], plan: Plan) -> Table:
             flags = f"{flags} (FSDP2)".strip()
         table.add_row(
             flags,
-            gib(cure.plan.memory.peak.bytes),
+            _in_gib(cure.plan.memory.peak.bytes),
             "yes" if cure.plan.fits else "no",
             f"{cure.plan.speed.seconds:.1f}",
             cure.costs,
