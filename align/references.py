@@ -29,7 +29,8 @@ def layers_of(reference: str) -> tuple[str | None, str]:
 
 
 def counted_layers(reference: str) -> tuple[int, str]:
-    """`layers_of` with a number, 0 for all layers. Raises ValueError, which says how it is written.
+    """`layers_of` with a number, 0 for all layers. Raises ValueError, which says how it is
+    written.
     """
     keep, rest = layers_of(reference)
     if keep is None:

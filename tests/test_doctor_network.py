@@ -127,3 +127,16 @@ def test_a_hub_switched_off(online, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     cure = "unset HF_HUB_OFFLINE"
     only(looked(hub.check_hub, Asked()), "warning", "hub", said="switched off by", cure=cure)
+
+
+def test_a_proxy_that_is_none_and_a_token_that_cannot_be_read(online, monkeypatch, tmp_path):
+    online(9)
+    monkeypatch.delenv("HF_ENDPOINT")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+
+    def refuse():
+        raise NotADirectoryError(tmp_path)
+
+    monkeypatch.setattr(hub, "get_token", refuse)
+    said, cure = "through http://127.0.0.1:9 cannot be reached", "unset https_proxy; or work"
+    only(looked(hub.check_hub, Asked()), "warning", "hub", said=said, cure=cure)

@@ -88,6 +88,7 @@ def test_what_does_not_fit_comes_with_a_command_that_does():
     fitting = [change for change in stage["changes"] if change["fits"]]
     assert not stage["fits"] and fitting
     assert all(flag in stage["command"] for flag in fitting[0]["flags"])
+    assert stage["command"].count("--compute.token-budget") == 1
     (again,) = plan("--gpus", 1, "--memory", 24, "--assume-longest", *_flags(stage["command"]))
     assert again["fits"]
 

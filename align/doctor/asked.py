@@ -30,7 +30,7 @@ class Asked:
     """A configuration file of accelerate's that will be used."""
     only: tuple[Topic, ...] = ()
     """These topics alone."""
-    seconds: float = 8.0
+    seconds: float = 20.0
     """How long anything that may hang is waited for (importing torch, nvidia-smi, the hub)."""
     json: bool = False
     """Print what was found as JSON: a list of objects with level, check, said and cure."""

@@ -31,7 +31,7 @@ APART = 300  # seconds between two clocks from which certificates and tokens may
 def check_hub(asked: Asked, found: Findings) -> None:
     """One request with a short time limit."""
     endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
-    token = get_token()
+    token = _token()
     off = [
         name for name in SWITCHES if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
     ]
@@ -39,7 +39,8 @@ def check_hub(asked: Asked, found: Findings) -> None:
         said = f"switched off by {', '.join(off)}: what is in the cache is used"
         found.warning("hub", said, f"unset {' '.join(off)}")
         return
-    proxy = next((os.environ[name] for name in PROXIES if os.environ.get(name)), "")
+    through = next((name for name in PROXIES if os.environ.get(name)), "")
+    proxy = os.environ.get(through, "")
     about = f"{without_secret(endpoint)}{f' through {without_secret(proxy)}' if proxy else ''}"
     answers: list[httpx.Response | str] = []
     asking = threading.Thread(
@@ -52,11 +53,20 @@ def check_hub(asked: Asked, found: Findings) -> None:
     answer = answers[0] if answers else f"no answer within {SECONDS:.0f} s"
     if isinstance(answer, str):
         tried = f"curl -sSI {without_secret(endpoint)}"
-        cure = f"{tried}; behind a proxy: export HTTPS_PROXY=…; or {LOCAL}"
-        found.warning("hub", f"{about} cannot be reached: {answer}", cure)
+        right = f"unset {through}" if proxy else "behind a proxy: export HTTPS_PROXY=…"
+        found.warning(
+            "hub", f"{about} cannot be reached: {answer}", f"{tried}; {right}; or {LOCAL}"
+        )
         return
     _answered(answer, about, token, found)
     _same_time(answer.headers.get("date"), found)
+
+
+def _token() -> str | None:
+    try:
+        return get_token()
+    except OSError:  # its folder is none; `disk` says so
+        return None
 
 
 def _ask(endpoint: str, token: str | None) -> httpx.Response | str:

@@ -5,13 +5,40 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from align.config import Lora
 
-# Decoders whose layers are four projections, a gated MLP and two norms. The value says which
-# projections have a bias where the configuration does not.
-KNOWN = {"llama": "", "mistral": "", "smollm3": "", "qwen2": "qkv", "qwen3": ""}
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Decoders whose layers are four projections, a gated MLP and two norms. biased: queries, keys
+    and values have a bias whatever the configuration says; outputs: so may the attention's output.
+    normed: queries and keys, each head or all of them together. fused: those that are read together
+    are one projection. head, tied: a head's width (0: as the heads share the width out) and whether
+    the embedding is the head, where the configuration does not say.
+    """
+
+    biased: bool = False
+    outputs: bool = True
+    normed: Literal["", "heads", "whole"] = ""
+    fused: bool = False
+    head: int = 0
+    tied: bool = False
+
+
+KNOWN = {
+    "llama": Family(),
+    "mistral": Family(),
+    "smollm3": Family(tied=True),
+    "qwen2": Family(biased=True, outputs=False),
+    "qwen3": Family(normed="heads", head=128),
+    "gemma": Family(head=256, tied=True),
+    "granite": Family(),
+    "olmo2": Family(normed="whole"),
+    "olmo3": Family(normed="whole"),
+    "phi3": Family(fused=True),
+}
 
 
 class ShapeError(ValueError):
@@ -98,7 +125,8 @@ def shape(config: Mapping[str, Any], *, name: str) -> Shape:
     """name: how messages call the model. Raises ShapeError for an architecture that is not known,
     and for a configuration that does not tell its sizes.
     """
-    text = config.get("text_config") or config
+    text = config.get("text_config")
+    text = text if isinstance(text, Mapping) else config
     kind = str(text.get("model_type", ""))
     if kind not in KNOWN:
         raise ShapeError(
@@ -106,6 +134,7 @@ def shape(config: Mapping[str, Any], *, name: str) -> Shape:
             f"know; it knows {', '.join(KNOWN)}. Plan with the config.json of a model as large: "
             "--config FILE"
         )
+    family = KNOWN[kind]
     try:
         hidden, inner, layers, heads, vocabulary = (
             int(text[key])
@@ -117,15 +146,19 @@ def shape(config: Mapping[str, Any], *, name: str) -> Shape:
                 "vocab_size",
             )
         )
-    except (KeyError, TypeError, ValueError) as error:
+        kv_heads = int(text.get("num_key_value_heads") or heads)
+        width = int(text.get("head_dim") or family.head or hidden // heads)
+        positions = int(text.get("max_position_embeddings") or 0)
+    except (ArithmeticError, KeyError, TypeError, ValueError) as error:
         raise ShapeError(f"the config.json of {name} does not tell its sizes: {error}") from error
-    kv_heads = int(text.get("num_key_value_heads") or heads)
-    width = int(text.get("head_dim") or hidden // heads)
+    if min(hidden, inner, layers, heads, vocabulary, kv_heads, width) < 1:
+        raise ShapeError(f"the config.json of {name} has a size below 1")
     query, keys = heads * width, kv_heads * width
     biased = text.get("attention_bias", False)
-    biases = query + 2 * keys if biased or KNOWN[kind] else 0
-    biases += hidden if biased and kind not in ("qwen2",) else 0
+    biases = query + 2 * keys if biased or family.biased else 0
+    biases += hidden if biased and family.outputs else 0
     biases += 2 * inner + hidden if text.get("mlp_bias", False) else 0
+    normed = {"": 0, "heads": 2 * width, "whole": query + keys}[family.normed]
     return Shape(
         layers=layers,
         hidden=hidden,
@@ -134,16 +167,28 @@ def shape(config: Mapping[str, Any], *, name: str) -> Shape:
         kv_heads=kv_heads,
         head_dim=width,
         vocabulary=vocabulary,
-        tied=bool(text.get("tie_word_embeddings", False)),
-        positions=int(text.get("max_position_embeddings") or 0),
-        linears=(
-            ("q_proj", hidden, query),
-            ("k_proj", hidden, keys),
-            ("v_proj", hidden, keys),
-            ("o_proj", query, hidden),
-            ("gate_proj", hidden, inner),
-            ("up_proj", hidden, inner),
-            ("down_proj", inner, hidden),
-        ),
-        others=2 * hidden + biases + (2 * width if kind == "qwen3" else 0),
+        tied=bool(text.get("tie_word_embeddings", family.tied)),
+        positions=positions,
+        linears=_linears(hidden, inner, query, keys, fused=family.fused),
+        others=2 * hidden + biases + normed,
+    )
+
+
+def _linears(
+    hidden: int, inner: int, query: int, keys: int, *, fused: bool
+) -> tuple[tuple[str, int, int], ...]:
+    back = (("o_proj", query, hidden), ("down_proj", inner, hidden))
+    if fused:
+        return (
+            ("qkv_proj", hidden, query + 2 * keys),
+            ("gate_up_proj", hidden, 2 * inner),
+            *back,
+        )
+    return (
+        ("q_proj", hidden, query),
+        ("k_proj", hidden, keys),
+        ("v_proj", hidden, keys),
+        ("gate_proj", hidden, inner),
+        ("up_proj", hidden, inner),
+        *back,
     )

@@ -92,7 +92,8 @@ def typed(plan: Plan, found: Sequence[Cure], *, recipe: str, given: Sequence[str
     if cure is None and not plan.fits:
         return "nothing here makes it fit: a smaller model, shorter sequences, or more memory"
     machine = cure.plan.machine if cure else plan.machine
-    flags = [*given, *(cure.flags if cure else ())]
+    changes = cure.flags if cure else ()
+    flags = [*_without(given, changes), *changes]
     start = ["python"]
     if machine.gpus:
         start = ["accelerate", "launch"]
@@ -101,6 +102,18 @@ def typed(plan: Plan, found: Sequence[Cure], *, recipe: str, given: Sequence[str
             start += ["--config_file", file, "--num_processes", str(machine.gpus)]
     script = f"scripts/{plan.config.kind}.py"
     return shlex.join([*start, script, "--recipe", recipe, "--stage", plan.config.name, *flags])
+
+
+def _without(given: Sequence[str], changes: Sequence[str]) -> list[str]:
+    """The flags and their values that the changes leave as they are."""
+    kept: list[str] = []
+    keeps = True
+    for word in given:
+        if word.startswith("--"):
+            keeps = word.partition("=")[0].replace("_", "-") not in changes
+        if keeps:
+            kept.append(word)
+    return kept
 
 
 def as_json(plan: Plan, found: Sequence[Cure], command: str) -> dict[str, Any]:
