@@ -147,8 +147,8 @@ def test_a_configuration_that_does_not_serve_is_named(case, tmp_path, monkeypatc
 
 def test_a_configuration_given_stands_for_a_student_too(tmp_path, monkeypatch, capsys):
     file = _config(tmp_path, num_hidden_layers=20, intermediate_size=100_000)
-    args = "--recipe smollm2 --stage sft --assume-longest --json --memory 900 --config".split()
-    args.append(file)
+    args = ["--recipe", "smollm2", "--stage", "sft", "--assume-longest", "--json"]
+    args += ["--memory", 900, "--config", file]
     code, whole = _ended(args, monkeypatch, capsys)
     assert code == 0
     code, half = _ended([*args, "--model", "layers:10:anything"], monkeypatch, capsys)
