@@ -43,7 +43,7 @@ def get(name: str, **params: Any) -> Reward:
     """
     if name not in REWARDS:
         raise ValueError(
-            f"there is no reward called {name!r}{_did_you_mean(name, REWARDS)}. "
+            f"there is no reward called {name!r}{_did_you_mean(name, REWARDS)} "
             f"The names are: {', '.join(REWARDS)}"
         )
     kind = REWARDS[name]
@@ -52,7 +52,7 @@ def get(name: str, **params: Any) -> Reward:
     for param in params:
         if param not in known:
             raise TypeError(
-                f"the reward {name!r} has no parameter {param!r}{_did_you_mean(param, known)}. "
+                f"the reward {name!r} has no parameter {param!r}{_did_you_mean(param, known)} "
                 f"Its parameters are: {', '.join(f.name for f in fields) or 'none'}"
             )
     missing = [f.name for f in fields if f.default is dataclasses.MISSING and f.name not in params]
@@ -66,4 +66,4 @@ def get(name: str, **params: Any) -> Reward:
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(word), list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f"; did you mean {close[0]!r}?" if close else "."

@@ -6,6 +6,8 @@ import json
 import shlex
 import subprocess
 import sys
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 from runs import REPOSITORY, environment
@@ -14,6 +16,7 @@ import data
 from align import recipe as recipes
 from align.cli import StageRun, parse
 from align.config import Dpo
+from align.config.passes import Passes
 from align.planner import load
 from align.planner.cures import cures
 from align.planner.memory import GIB, Machine
@@ -163,6 +166,20 @@ def test_a_tokenizer_that_cannot_be_read_is_named(tmp_path, monkeypatch, capsys)
     args = ("--recipe", "tiny", "--stage", "sft", "--model", tmp_path)
     code, said = _ended(args, monkeypatch, capsys)
     assert code == 2 and f"the tokenizer of {tmp_path} cannot be loaded" in said
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simpo(Passes):
+    """A stage of one's own, on pairs."""
+
+    kind: ClassVar[str] = "simpo"
+    rows_kind: ClassVar[str] = "preference"
+    name: str = "simpo"
+
+
+def test_a_stage_of_ones_own_reads_the_rows_that_it_says():
+    pairs = data.RightWrong(source=data.Arithmetic(size=3))
+    assert [len(row.completions) for row in lengths(Simpo(model=TINY, data=pairs))] == [2, 2, 2]
 
 
 class Raises:

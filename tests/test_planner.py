@@ -100,6 +100,13 @@ def test_references_are_followed_to_the_first_model():
     assert shape_of("nowhere/this | " + SMALL) == whole
 
 
+def test_a_run_s_own_file_stands_for_a_stage_that_is_not_named():
+    """As for what is said before the first step, where the other stages are not known."""
+    file = CHAT_FOLDER / "config.json"
+    found = shape_of("@sft", (), config=file)
+    assert found == shape_of("layers:2:@sft", (), config=file) == shape_of(str(CHAT_FOLDER))
+
+
 @pytest.mark.parametrize(
     ("reference", "said"),
     [("org/unheard-of", "--config FILE"), ("layers:31:" + SMALL, "30 layers")],

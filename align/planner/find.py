@@ -88,20 +88,14 @@ def shape_of(reference: str, stages: Sequence[Stage] = (), *, config: Path | Non
         return shape_of(rest, stages, config=config).of_layers(keep)
     problems = []
     for alternative in (part.strip() for part in rest.split("|")):
-        if alternative.startswith("@"):
-            names = [one.name for one in stages]
-            if alternative[1:] in names:
-                place = names.index(alternative[1:])
-                return shape_of(stages[place].model, stages[:place], config=config)
-            problems.append(
-                f"no stage before this one is called {alternative} (there are: "
-                f"{', '.join('@' + name for name in names) or 'none'})"
-            )
-            continue
+        names = [f"@{one.name}" for one in stages]
+        if alternative in names:
+            place = names.index(alternative)
+            return shape_of(stages[place].model, stages[:place], config=config)
         found = _sizes_of(alternative, config)
         if found is not None:
             return shape(found, name=alternative if config is None else str(config))
-        problems.append(_away(alternative))
+        problems.append(_away(alternative, names))
     raise ShapeError(
         f"{'; '.join(problems)}. Give one with --config FILE; known by name are {', '.join(MODELS)}"
     )
@@ -111,14 +105,19 @@ def _sizes_of(reference: str, config: Path | None) -> dict[str, Any] | None:
     """Those of the file that was given, else of the model's own, else of the table."""
     if config is not None:
         return _read(config)
+    if reference.startswith("@"):
+        return None
     if (found := folder_of(reference)) is not None:
         return _read(found / "config.json")
     return next((MODELS[key] for key in MODELS if key in reference.lower()), None)
 
 
-def _away(reference: str) -> str:
-    """Why there are no sizes of it."""
+def _away(reference: str, names: Sequence[str]) -> str:
+    """Why there are no sizes of it. names: of the stages before."""
     place = Path(_plain(reference))
+    if reference.startswith("@"):
+        there = ", ".join(names) or "none"
+        return f"no stage before this one is called {reference} (there are: {there})"
     if not reference:
         return "--model is empty"
     if os.path.isfile(place):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import data
-from align.config import Dpo, Passes, RewardModel, Stage
+from align.config import Passes, Stage
 from align.locate import Located, MissingError, locate
 from align.planner.find import folder_of
 from align.planner.packs import Row
@@ -35,8 +35,8 @@ def lengths(config: Stage, stages: Sequence[Stage] = ()) -> list[Row] | None:
         return None
     rows = _rows(config.data)
     step = max(1, len(rows) // MOST)
-    whole = isinstance(config, Dpo | RewardModel)
-    columns = ("chosen", "rejected") if whole else ("completion",)
+    pairs = (config.rows_kind or config.kind) in ("preference", "reward_model")
+    columns = ("chosen", "rejected") if pairs else ("completion",)
     if not isinstance(config, Passes):
         columns = ()
     most = config.max_tokens if isinstance(config, Passes) else config.sampling.max_prompt_tokens  # type: ignore[attr-defined]
