@@ -6,7 +6,7 @@ import json
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import pytest
@@ -235,6 +235,27 @@ def test_no_network_is_used():
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "the data's own lengths" in done.stdout
+
+
+def test_packs_are_laid_out_once_for_changes_that_leave_them(monkeypatch):
+    asked = []
+
+    def counted(config, rows, *, processes):
+        asked.append(config.compute.token_budget)
+        return load.load(config, rows, processes=processes)
+
+    monkeypatch.setattr(load, "LOOK", 3)
+    monkeypatch.setattr("align.planner.stage.load", counted)
+    (config,) = recipes.load("qwen0.5b").stages
+    models, loads = models_of(config, ()), Loads(None)
+
+    def again(changed, on):
+        return planned(changed, models, on, loads=loads)
+
+    tried = cures(again(config, Machine(gpus=1, memory=8 * GIB)), again)
+    assert len(tried) > 3 and sorted(asked) == sorted(set(asked))
+    again(replace(config, samples=2), Machine(gpus=1, memory=8 * GIB))
+    assert asked[-1] == config.compute.token_budget and len(asked) == len(set(asked)) + 1
 
 
 CRITICS = [

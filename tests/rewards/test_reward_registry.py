@@ -41,7 +41,7 @@ def test_get_and_defaults(name: str) -> None:
 
 
 def test_typos_are_answered() -> None:
-    with pytest.raises(ValueError, match=r"'acuracy'; did you mean 'accuracy'\? The.*soft_overlong"):
+    with pytest.raises(ValueError, match=r"'acuracy'; did you mean 'accuracy'\? The.*overlong"):
         rewards.get("acuracy")
     with pytest.raises(TypeError, match=r"no parameter 'max_length'; did you mean 'max_len'"):
         rewards.get("cosine", max_length=3)
