@@ -24,8 +24,8 @@ from transformers import AutoTokenizer
 
 import data
 from align.config import Compute, Optim
+from align.order import at
 from align.stages.modules import trained_module
-from align.stages.order import at
 from align.stages.training import STAGES
 
 FIGURES = {"accuracy", "margin", "chosen", "rejected", "score", "kl", "value_loss", "return"}

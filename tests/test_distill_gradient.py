@@ -12,9 +12,9 @@ import trl_peer
 from transformers import LlamaConfig
 
 from align.objectives.distill import forward_kl
+from align.order import at
 from align.packing import Completion, Group, pack
 from align.policy import Policy
-from align.stages.order import at
 from align.student import CHUNK_BYTES, Student
 
 BUDGETS = (2, 20, 40, 80, 20_000)

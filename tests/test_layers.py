@@ -60,6 +60,7 @@ LAYERS = (
         "align.model_reward",
         "align.models",
         "align.optim",
+        "align.order",
         "align.planner",
         "align.policy",
         "align.precision",

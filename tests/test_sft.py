@@ -8,7 +8,7 @@ from datasets import Dataset
 
 import data
 from align.config import Compute, Sft
-from align.stages.order import at
+from align.order import at
 from align.stages.sft import SftStage
 
 IGNORED = -100

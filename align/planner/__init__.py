@@ -10,5 +10,6 @@
     cures       the cheapest change that makes it fit
     show        the tables
 
-No weights are read and nothing is computed; torch is not imported.
+No weights are read and nothing is computed; torch comes with the data's rows alone, as it is torch
+that shuffles them.
 """

@@ -75,19 +75,18 @@ def _passes(config: Passes, rows: Sequence[Row] | None, processes: int) -> Load:
     total = max(1, round(config.epochs * len(rows)))
     updates = MANY if guessed else ceil(total / config.batch)
     left = range(total, 0, -config.batch)[:LOOK]
-    counts = [share] if guessed else [min(share, ceil(own / processes)) for own in left]
+    counts = [min(share, ceil(own / processes)) for own in left]
+    chosen = [[*rows] * share] if guessed else drawn(rows, counts, config.seed)
     scored = isinstance(config, RewardModel)
-    steps = [
-        [packed(one, scored=scored) for one in first_fit(step, budget)]
-        for step in drawn(rows, counts, config.seed)
-    ]
+    steps = [[packed(one, scored=scored) for one in first_fit(step, budget)] for step in chosen]
     most = sorted(rows, key=lambda row: row.tokens, reverse=True)
     endless = islice(cycle(most), max(share, len(most))) if len(rows) == 1 else iter(most)
     tried = packed(filled(endless, budget, share), scored=scored)
-    first = heaviest(step[0] for step in steps)
+    # In the first step there are no moments yet, and the trial's pack was as large.
+    full = steps[1:] or steps
     return Load(
-        first=first or tried,
-        later=heaviest(one for step in steps for one in step[1:]),
+        first=heaviest(step[0] for step in full) or tried,
+        later=heaviest(one for step in full for one in step[1:]),
         tried=tried,
         sizes=MANY if guessed else len({one.tokens for step in steps for one in step}),
         a_step=fmean(row.tokens for row in rows) * share,

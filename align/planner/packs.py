@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 
 PADDING = 1.15  # of attention's small batches among themselves, over the pairs that are needed
 PAIRS = 1_500  # of a query and a key, that take as much memory as a token
@@ -72,15 +71,14 @@ def first_fit(rows: Iterable[Row], budget: int) -> list[list[Row]]:
 
 
 def drawn(rows: Sequence[Row], steps: Iterable[int], seed: int) -> Iterator[list[Row]]:
-    """Rows of optimizer steps of so many each, in an order like a run's: a shuffle every epoch."""
-    order = _endless(rows, random.Random(seed))
+    """Rows of optimizer steps of so many each, in the order of a run. Brings torch, whose shuffle
+    it is.
+    """
+    from align.order import at
+
+    order = (rows[at(place, len(rows), seed)] for place in count())
     for size in steps:
         yield list(islice(order, size))
-
-
-def _endless(rows: Sequence[Row], source: random.Random) -> Iterator[Row]:
-    while True:
-        yield from source.sample(rows, len(rows))
 
 
 def heaviest(packs: Iterable[Packed]) -> Packed | None:

@@ -125,6 +125,7 @@ def _risen(sizes: int, most: int) -> float:
 
 
 def _kernels(held: Held) -> list[Item]:
-    if held.gpu:
+    """In float32 products are not oneDNN's."""
+    if held.gpu or held.config.compute.precision == "fp32":
         return []
     return [Item(name="kernels", bytes=KERNELS * _risen(held.load.sizes, KERNEL_SIZES))]

@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor
 
 import data
+from align import order
 from align.batch import Batch
 from align.config import Distill
 from align.lora import merged_weights
@@ -25,7 +26,6 @@ from align.packing import Completion, Group, Pack
 from align.probe import why_not_packed
 from align.progress import console
 from align.rollout import Engine, Sample, seed_of
-from align.stages import order
 from align.stages.base import StageBase
 from align.stages.checks import check_context, longest
 from align.stages.context import Context
