@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl_peer import Rollout
 
 import data
+from align import order
 from align.config import Compute, Ppo, Sampling
-from align.stages import order
 from align.stages.modules import trained_module
 from align.stages.ppo import PpoStage
 

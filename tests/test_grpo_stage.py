@@ -11,10 +11,10 @@ import trl_peer
 from datasets import Dataset
 
 import rewards
+from align import order
 from align.config import Optim
 from align.objectives.advantage import group_advantage
 from align.optim import adamw
-from align.stages import order
 from align.stages.figures import rollout_figures
 from align.stages.rolled import RewardError
 

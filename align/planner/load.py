@@ -13,7 +13,7 @@ from itertools import cycle, islice
 from math import ceil
 from statistics import fmean
 
-from align.config import Distill, Dpo, Passes, Ppo, RewardModel, Rollouts, Sample, Stage
+from align.config import Distill, Dpo, Grpo, Passes, Ppo, RewardModel, Rollouts, Sample, Stage
 from align.planner.packs import Packed, Row, cut, drawn, filled, first_fit, heaviest, packed
 
 MANY = 1_000_000  # optimizer steps, where their number is not known
@@ -105,11 +105,15 @@ def _rolls(config: Rollouts | Distill | Sample, rows: Sequence[Row] | None, proc
     drawn_share = config.on_policy if isinstance(config, Distill) else 1.0
     first = heaviest(step[0] for step in packs)
     assert first is not None
+    # Groups rewarded alike are not computed, and how many those are is not known: between none and
+    # nearly all of them lies about one pack a step.
+    leaves_out = isinstance(config, Grpo) and not (config.beta or config.entropy)
+    most = updates if leaves_out else MANY
     return Load(
         first=first,
         later=heaviest(one for step in packs for one in step[1:]),
         tried=first,
-        sizes=min(updates, len({one.tokens for step in packs for one in step})),
+        sizes=min(len({one.tokens for step in packs for one in step}), most),
         a_step=(fmean(prompts) + longest) * share,
         sampled=share * longest * drawn_share,
         rows=share * config.samples if drawn_share else 0,

@@ -20,7 +20,7 @@ from align.planner.memory import LARGE, MIB, Held, Machine, Models
 # Small blocks that lie between others and fit nothing, over those in use: after the first pack,
 # after many packs of different sizes, and how many of those it takes to get two thirds of the way.
 # With adapters float32 copies of a projection's input come and go among what is kept.
-FULL, LORA = (0.08, 0.63, 12), (0.4, 0.95, 6)
+FULL, LORA = (0.08, 0.63, 12), (0.3, 0.8, 6)
 SLACK_CUDA = 0.08
 # Programs that oneDNN keeps of the last 1,024 products, which are other ones for each size.
 KERNELS, KERNEL_SIZES = 540 * MIB, 35
