@@ -119,6 +119,7 @@ def launch(stage_type: type[Stage], doc: str) -> None:
     )
     from align.disk import FolderError
     from align.interrupt import end_on_interrupt
+    from align.leaving import ending_in_time
     from align.locate import MissingError, locate
     from align.lock import check_free, end_with_starter
     from align.references import references
@@ -141,10 +142,11 @@ def launch(stage_type: type[Stage], doc: str) -> None:
         report_to=run.report_to,
         trial=not run.skip_trial,
     )
-    try:
-        run_stage(stage, located, how)
-    except MISTAKES as error:
-        fail(str(error))
+    with ending_in_time():
+        try:
+            run_stage(stage, located, how)
+        except MISTAKES as error:
+            fail(str(error))
 
 
 def _help(doc: str) -> str:
