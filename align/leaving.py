@@ -1,8 +1,8 @@
 """The end of a process that somebody else's thread would put off for ever.
 
-Python waits for every thread that is no daemon. One that a reward or a library has left behind, such
-as a request without a time limit, would hold a run that is done, and every chain around it; SIGTERM
-is by then an order to save a checkpoint, which nobody hears.
+Python waits for every thread that is no daemon. One that a reward or a library has left behind,
+such as a request without a time limit, would hold a run that is done, and every chain around it;
+SIGTERM is by then an order to save a checkpoint, which nobody hears.
 """
 
 from __future__ import annotations
