@@ -212,7 +212,16 @@ def test_a_checkpoint_copied_from_another_run_is_refused(uninterrupted, tmp_path
     assert runs.finished(out / "grpo") != runs.finished(uninterrupted)
 
 
-@pytest.mark.parametrize("text", ['{"config": ', "", "[]", "{}", "null", '{"recipe": "tiny"}'])
+ESSENCE = {"recipe": "tiny", "config": {}, "inputs": {}, "files": {}, "free": {}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *('{"config": ', "", "[]", "{}", "null", '{"recipe": "tiny"}'),
+        *(json.dumps(ESSENCE | {name: None}) for name in ESSENCE if name != "recipe"),
+    ],
+)
 def test_a_manifest_that_cannot_be_read_is_named(text, tmp_path):
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(FolderError, match=r"manifest\.json cannot be read .*delete .* again"):
