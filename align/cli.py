@@ -6,6 +6,7 @@ Parsing comes first and imports no torch; what a user mistyped is answered in un
 from __future__ import annotations
 
 import dataclasses
+import faulthandler
 import os
 import sys
 from pathlib import Path
@@ -124,6 +125,8 @@ def launch(stage_type: type[Stage], doc: str) -> None:
     from align.lock import check_free, end_with_starter
     from align.references import references
 
+    if sys.__stderr__ is not None:  # a crash in a reward's or a library's C says where it was
+        faulthandler.enable(file=sys.__stderr__)
     end_on_interrupt()
     end_with_starter()
     try:

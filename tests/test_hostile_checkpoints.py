@@ -189,6 +189,8 @@ def test_what_was_done_to_a_file_is_said_and_where_it_goes_on(name, harm, tmp_pa
     for step, one in zip((6, 4), said, strict=True):
         assert f"step-00000{step}: {name} " in one
         assert "going on from step-000002" in one
+    if harm.startswith("a byte") and name != MANIFEST:
+        assert all(" bytes instead of " in one for one in said)
     if harm == "a bit" and name != MANIFEST:
         assert all("sha256 is " in one and "… instead of " in one for one in said)
 
