@@ -34,6 +34,7 @@ def ending_in_time() -> Iterator[None]:
 
 
 def _end(code: int) -> None:
+    threading.main_thread().join()  # from here on Python waits for the others
     time.sleep(PATIENCE)
     left = [
         thread.name

@@ -17,6 +17,9 @@ with leaving.ending_in_time():
         raise SystemExit(2)
     if sys.argv[2] == "breaks":
         raise ValueError("no")
+if sys.argv[2] == "goes on":  # the process has more to do
+    time.sleep(1.5)
+    print("later", end="", flush=True)
 """
 RUN = """
 import threading, time
@@ -29,7 +32,9 @@ launch(Sft, "a test")
 """
 
 
-@pytest.mark.parametrize(("how", "code"), [("well", 0), ("fails", 2), ("breaks", 1)])
+@pytest.mark.parametrize(
+    ("how", "code"), [("well", 0), ("goes on", 0), ("fails", 2), ("breaks", 1)]
+)
 @pytest.mark.parametrize("seconds", [0.1, 600])
 def test_the_process_ends_with_its_own_exit_code(seconds, how, code):
     done = subprocess.run(
@@ -39,7 +44,8 @@ def test_the_process_ends_with_its_own_exit_code(seconds, how, code):
         text=True,
         timeout=60,
     )
-    assert (done.returncode, done.stdout) == (code, "done")
+    said = "donelater" if how == "goes on" else "done"
+    assert (done.returncode, done.stdout) == (code, said)
     assert ("without waiting for the thread judge" in done.stderr) == (seconds > 1)
 
 
