@@ -219,10 +219,12 @@ def test_whatever_a_reward_raises_is_its_own_in_a_line(name, said):
         reward_scores.scores(getattr(hostile, name), ROWS, ["a", "b"])
 
 
-def test_a_reward_cannot_close_what_the_run_has_still_to_say(capsys):
-    assert [score.value for score in judge(hostile.closes_its_output)] == [1.0, 1.0]
-    print("on", file=sys.stderr)
-    assert capsys.readouterr() == ("", "on\n")
+def test_a_reward_cannot_close_what_the_run_has_still_to_say():
+    def judged_and_said():
+        assert [score.value for score in judge(hostile.closes_its_output)] == [1.0, 1.0]
+        print("on", file=sys.stderr, flush=True)
+
+    assert elsewhere(judged_and_said) == 0
 
 
 def test_a_reward_that_changes_the_folder_changes_it_for_itself(tmp_path, monkeypatch):
