@@ -66,8 +66,8 @@ class Log:
         found = []
         for number, line in enumerate(self.path.read_bytes().splitlines(), start=1):
             try:
-                found.append(json.loads(line))
-            except ValueError as error:
+                found.append(dict(json.loads(line)))
+            except (ValueError, TypeError) as error:
                 raise CheckpointError(
                     f"{self.path}, line {number} cannot be read ({error}): it was changed by hand; "
                     "start again in another --out"

@@ -6,6 +6,7 @@ Parsing comes first and imports no torch; what a user mistyped is answered in un
 from __future__ import annotations
 
 import dataclasses
+import faulthandler
 import os
 import sys
 from pathlib import Path
@@ -119,10 +120,13 @@ def launch(stage_type: type[Stage], doc: str) -> None:
     )
     from align.disk import FolderError
     from align.interrupt import end_on_interrupt
+    from align.leaving import ending_in_time
     from align.locate import MissingError, locate
     from align.lock import check_free, end_with_starter
     from align.references import references
 
+    if sys.__stderr__ is not None:  # a crash in a reward's or a library's C says where it was
+        faulthandler.enable(file=sys.__stderr__)
     end_on_interrupt()
     end_with_starter()
     try:
@@ -141,10 +145,11 @@ def launch(stage_type: type[Stage], doc: str) -> None:
         report_to=run.report_to,
         trial=not run.skip_trial,
     )
-    try:
-        run_stage(stage, located, how)
-    except MISTAKES as error:
-        fail(str(error))
+    with ending_in_time():
+        try:
+            run_stage(stage, located, how)
+        except MISTAKES as error:
+            fail(str(error))
 
 
 def _help(doc: str) -> str:

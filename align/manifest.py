@@ -47,11 +47,14 @@ LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "
 
 def read(stage: Path) -> dict[str, Any] | None:
     """None where the stage was not begun. Raises FolderError for one that is not as it was."""
+    cure = f"delete {stage} to start the stage again"
     try:
-        cure = f"delete {stage} to start the stage again"
-        return read_object(stage / NAME, needs=ESSENCE, cure=cure)
+        found = read_object(stage / NAME, needs=ESSENCE, cure=cure)
     except FileNotFoundError:
         return None
+    if odd := [name for name in ESSENCE if name != "recipe" and not isinstance(found[name], dict)]:
+        raise FolderError(f"{stage / NAME} cannot be read ({odd[0]} is no object): {cure}")
+    return found
 
 
 def basis(config: Stage, located: Mapping[str, Located], run: Path) -> dict[str, Any]:

@@ -14,10 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from rewards import Ordered
+
 PR_SET_PDEATHSIG = 1
 
 
-class Preempted(BaseException):
+class Preempted(Ordered):
     """Raised where SIGTERM may break in. Not an Exception: no handler on the way may swallow it."""
 
 

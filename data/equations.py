@@ -9,6 +9,7 @@ that come with an equation.
 from __future__ import annotations
 
 import ast
+import math
 import operator
 import re
 from collections.abc import Callable
@@ -64,8 +65,13 @@ def decimal(value: Fraction) -> str:
 
 def plain_number(text: object) -> str:
     """A number written plainly (`2.0` -> `2`, `1,450` -> `1450`); any other text stripped,
-    otherwise as it is.
+    otherwise as it is. Raises EquationError for NaN, such as pandas' missing value, for infinity,
+    and for what is neither text nor a number: a list's text is no answer.
     """
+    if isinstance(text, float) and not math.isfinite(text):
+        raise EquationError(f"{text} stands for no number; write the answer, or leave the row out")
+    if isinstance(text, bool | bytes | list | tuple | dict):
+        raise EquationError(f"an answer is text or a number, and here is {text!r}")
     value = number(text)
     return str(text).strip() if value is None else decimal(value)
 

@@ -68,7 +68,7 @@ class ReasoningGym:
             seen.add(question)
             yield {
                 "prompt": user(question),
-                "solution": plain_number(entry["answer"]),
+                "solution": plain_number(str(entry["answer"])),
                 "task": self.task,
                 "metadata": json.dumps(entry["metadata"], default=str),
             }

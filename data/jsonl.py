@@ -32,9 +32,11 @@ _NOT_TEXT = {
     b"BZh": "compressed with bzip2: bunzip2 it",
     b"PK\x03\x04": "a zip archive: unzip it",
     b"PAR1": "a Parquet file: name it .parquet",
+    b"\xff\xfe\0\0": "UTF-32: save it as UTF-8, as with iconv -f UTF-32 -t UTF-8",
     b"\xff\xfe": "UTF-16: save it as UTF-8, as with iconv -f UTF-16 -t UTF-8",
     b"\xfe\xff": "UTF-16: save it as UTF-8, as with iconv -f UTF-16 -t UTF-8",
 }
+_WHOLE = " (a whole JSON array becomes lines with jq -c '.[]')"
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -105,7 +107,7 @@ def _row(raw: bytes, where: str) -> Row | None:
     if len(raw) > MAX_LINE:
         raise DataError(
             f"{where}: longer than {MAX_LINE >> 20} MiB, the most that is read as one row; each "
-            "line must be one JSON object (a whole JSON array becomes lines with jq -c '.[]')"
+            f"line must be one JSON object{_WHOLE}"
         )
     try:
         text = raw.decode("utf-8").strip(" \t\r\n")  # all that is white space to JSON
@@ -132,13 +134,25 @@ def _row(raw: bytes, where: str) -> Row | None:
             "character itself, or leave it out"
         ) from None
     except (ValueError, RecursionError) as error:
-        cut = "" if raw.endswith(b"\n") else " (the last line: is the file cut short?)"
         raise DataError(
-            f"{where}: not JSON ({error}); each line must be one whole JSON object{cut}"
+            f"{where}: not JSON ({error}); each line must be one whole JSON object{_guess(raw)}"
         ) from error
     if not isinstance(row, dict):
-        raise DataError(f"{where}: a JSON object is expected, here is a {type(row).__name__}")
+        cure = _WHOLE if isinstance(row, list) else "; mend or delete the line"
+        raise DataError(f"{where}: a JSON object is expected, here is a {type(row).__name__}{cure}")
     return row
+
+
+def _guess(raw: bytes) -> str:
+    """What a line may be that is not JSON, in brackets, or nothing."""
+    if b"\0" in raw:
+        return (
+            " (it has bytes of zero: text in UTF-16, which iconv -f UTF-16 -t UTF-8 makes UTF-8, "
+            "or a file that was never written to its end)"
+        )
+    if raw.strip() == b"[":
+        return _WHOLE
+    return "" if raw.endswith(b"\n") else " (the last line: is the file cut short?)"
 
 
 class _NotJsonError(ValueError):

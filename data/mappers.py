@@ -137,9 +137,9 @@ def question_answer(row: Row) -> Row:
     """GSM8K (`answer` is worked and ends `#### 18`) and reasoning-gym (`answer` is the gold
     itself).
     """
-    thinking, mark, final = (str(row["answer"]) if row["answer"] is not None else "").rpartition(
-        "####"
-    )
+    answer = "" if row["answer"] is None else row["answer"]
+    text = answer if isinstance(answer, str) else plain_number(answer)
+    thinking, mark, final = text.rpartition("####")
     solution = plain_number(final) or None
     completion = None
     if mark and solution:

@@ -95,8 +95,9 @@ def scores(
             f"on completions such as {answers[0][:60]!r} the reward {name} {error}"
         ) from error
     except Exception as error:  # a user's function may raise anything
+        said = rewards.core.described(error)
         raise RewardCheckError(
-            f"the reward {name} raised {error!r} for the completion {answers[0][:60]!r}; "
+            f"the reward {name} raised {said} for the completion {answers[0][:60]!r}; "
             f"columns given: {', '.join(columns)}"
         ) from error
 

@@ -11,7 +11,7 @@ can be killed (`rewards.pool`).
 """
 
 from rewards.accuracy import Accuracy
-from rewards.containment import ContainedError, Interrupted, contained
+from rewards.containment import ContainedError, Interrupted, Ordered, contained
 from rewards.core import Outcome, Reward, Score
 from rewards.cosine import Cosine
 from rewards.format import Format
@@ -31,6 +31,7 @@ __all__ = [
     "Format",
     "Interrupted",
     "LanguageConsistency",
+    "Ordered",
     "Outcome",
     "PerSample",
     "ReasoningSteps",

@@ -2,10 +2,11 @@
 which share it with a training run.
 
 Inside `contained` a reward that sleeps is given up after so many seconds, one that ends the process
-raises instead, the second process of one that forks ends where it comes back, and what it prints
-goes to standard error. That is all that can be done from inside: a crash, a C function that never
-returns (the process then ends and says where it hung) or memory taken at one stroke end the
-process. `PerSample` runs a function where it can do nothing of that.
+raises instead, the second process of one that forks ends where it comes back, what it prints goes
+to standard error, which it cannot close, and the working directory is afterwards what it was. That
+is all that can be done from inside: a crash, a C function that never returns (the process then ends
+and says where it hung) or memory taken at one stroke end the process. `PerSample` runs a function
+where it can do nothing of that.
 """
 
 import faulthandler
@@ -18,6 +19,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from types import FrameType
 from typing import Any, NoReturn
+
+from rewards.core import described
 
 EACH = 5.0  # seconds more for every completion of a batch
 GRACE = 15.0  # seconds from giving a call up to ending the process that it does not give back
@@ -36,6 +39,10 @@ class Interrupted(SystemExit):
     """For a process's own handlers of signals to raise: its end, and none of the reward's doing."""
 
 
+class Ordered(BaseException):
+    """For the same handlers, where the process is to do something else than to end."""
+
+
 @contextmanager
 def contained(*, patience: float, completions: int) -> Iterator[None]:
     """Inside, this process outlives a call of a reward with so many completions (see above).
@@ -43,7 +50,8 @@ def contained(*, patience: float, completions: int) -> Iterator[None]:
     patience: seconds for the first completion; each further one adds `EACH`. They are counted in
     the main thread alone, which signals reach. faulthandler has one timer, and does not tell who
     has set it: inside it is this function's, and whoever had set it before sets it again. Raises
-    ContainedError; `Interrupted` and KeyboardInterrupt pass.
+    ContainedError, also for what is no Exception, such as a coroutine's CancelledError;
+    `Interrupted`, `Ordered` and KeyboardInterrupt pass.
     """
     seconds = patience + EACH * max(completions - 1, 0)
     process, leave = os.getpid(), os._exit
@@ -54,7 +62,7 @@ def contained(*, patience: float, completions: int) -> Iterator[None]:
         raise SystemExit(code)
 
     try:
-        with _limited(seconds), redirect_stdout(sys.stderr):
+        with _limited(seconds), redirect_stdout(_Aside()), _same_directory():
             os._exit = instead  # type: ignore[assignment]
             try:
                 yield
@@ -62,12 +70,35 @@ def contained(*, patience: float, completions: int) -> Iterator[None]:
                 os._exit = leave
                 if os.getpid() != process:
                     leave(0)  # the run goes on in one process
-    except Interrupted:
+    except (Exception, Interrupted, Ordered, KeyboardInterrupt, _GiveUpError):
         raise
     except SystemExit as error:
         raise ContainedError(
             f"ended the process (exit {error.code}); it must return its values"
         ) from error
+    except BaseException as error:
+        raise ContainedError(f"raised {described(error)}") from error
+
+
+class _Aside:
+    """Standard error, but that closing it closes nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+    def close(self) -> None:
+        """Nothing: the run has more to say."""
+
+
+@contextmanager
+def _same_directory() -> Iterator[None]:
+    """A run's folder may be named relative to where the run was started."""
+    before = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield
+    finally:
+        os.fchdir(before)
+        os.close(before)
 
 
 @contextmanager

@@ -111,6 +111,15 @@ def is_finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
+def described(error: BaseException) -> str:
+    """What a user's function raised, in one short line, also where the error cannot say it."""
+    try:
+        text = repr(error)
+    except Exception:
+        text = f"{type(error).__name__}, which cannot be printed"
+    return text if len(text) <= 400 else f"{text[:400]}…"
+
+
 def _kind(value: Any) -> str:
     """`nan`, or `str 'a'` where it is no number."""
     if isinstance(value, float):

@@ -63,7 +63,8 @@ class BatchFunction(Reward):
         # TRL always passes prompts; a function written for it may require them.
         if "prompts" not in columns and "prompts" in _parameters(self.fn):
             columns["prompts"] = [None] * len(completions)
-        values = self.fn(completions=completions, **columns)
+        # A copy, as it may empty the list.
+        values = self.fn(completions=list(completions), **columns)
         if inspect.isawaitable(values):
             values = _await(values)
         values = _listed(values, len(completions), self.name)

@@ -50,7 +50,11 @@ class WeightedSum(Reward):
         return frozenset().union(*(reward.needed(row) for reward in self.inner))
 
     def score(self, completions: Sequence[Any], **columns: Any) -> list[Score]:
-        rows = [reward.score(completions, **columns) for _, reward in self.terms]
+        # Lists of its own for each term, which may sort or empty them.
+        rows = [
+            reward.score(list(completions), **{name: _copied(of) for name, of in columns.items()})
+            for _, reward in self.terms
+        ]
         return [self._combine(scores) for scores in zip(*rows, strict=True)]
 
     def _combine(self, scores: tuple[Score, ...]) -> Score:
@@ -87,6 +91,10 @@ def _term(term: Any) -> tuple[float, Reward]:
     if callable(reward):
         return weight, from_trl(reward)
     raise TypeError(f"the term {term!r} holds no reward: rewards.get(name) makes one from a name")
+
+
+def _copied(column: Any) -> Any:
+    return list(column) if type(column) is list else column
 
 
 def _free(name: str, taken: Mapping[str, Any]) -> str:

@@ -79,9 +79,12 @@ def main() -> None:
     label = run.label or label_of(model, config)
     end_on_interrupt()
     end_with_starter()
-    if run.resume and folder.evaluated(run.folder, label, config, located):
-        print(f"{label} is evaluated already")
-        return
+    try:
+        if run.resume and folder.evaluated(run.folder, label, config, located):
+            print(f"{label} is evaluated already")
+            return
+    except folder.FolderError as error:
+        fail(str(error))
     import data
     from align import evaluate, results, trained_on
     from align.models import ModelError

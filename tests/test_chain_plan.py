@@ -12,7 +12,7 @@ from align import manifest
 from align.chain.plan import missing, plan
 from align.chain.record import Record, is_begun, set_aside
 from align.config import Checkpoints, Compute, Keep, Optim, Sample, Sft
-from align.folder import described
+from align.folder import FolderError, described
 from align.locate import MissingError, locate
 from align.recipe import Recipe, RecipeError
 from align.references import parents, references
@@ -205,6 +205,14 @@ def test_the_record_says_what_became_of_each(run):
     record.finished()
     assert not is_begun(run, "d")
     assert json.loads((run / "chain.json").read_text())["finished"] >= about["started"]
+
+
+@pytest.mark.parametrize("text", ['{"from": ', "", "[]", '{"from": "d"}'])
+def test_a_record_that_cannot_be_read_is_named(text, tmp_path):
+    assert not is_begun(tmp_path, "d")
+    (tmp_path / "chain.json").write_text(text)
+    with pytest.raises(FolderError, match=r"chain\.json cannot be read .*delete .*chain\.json"):
+        is_begun(tmp_path, "d")
 
 
 @pytest.mark.parametrize(

@@ -321,6 +321,16 @@ def test_the_scripts_flags_reach_the_evaluation(script):
     assert (config.limit, config.sampling.max_tokens, config.sampling.temperature) == (4, 7, 0.0)
 
 
+def test_a_former_result_that_cannot_be_read_ends_with_a_sentence(script, tmp_path, capsys):
+    result = tmp_path / "run" / "evaluations" / "before.json"
+    result.parent.mkdir()
+    result.write_text('{"weights": ')
+    with pytest.raises(SystemExit) as ended:
+        script("--model", "@sft", "--label", "before", "--resume")
+    assert ended.value.code == 2
+    assert f"error: {result} cannot be read" in capsys.readouterr().err
+
+
 def test_a_model_that_is_not_there_ends_with_a_sentence(script, capsys):
     with pytest.raises(SystemExit) as ended:
         script("--model", "@later")

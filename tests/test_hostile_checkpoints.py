@@ -128,11 +128,12 @@ def test_a_batch_of_samples_without_room_is_drawn_again(tmp_path, monkeypatch):
     assert Ledger(path, range(4), prompts, 2).lines == lines
 
 
-def test_a_log_changed_by_hand_is_named_with_the_line(tmp_path):
+@pytest.mark.parametrize("line", ['{"step: 2}', "7", "null", "[1, 2]", '"step"'])
+def test_a_log_changed_by_hand_is_named_with_the_line(line, tmp_path):
     log = Log(tmp_path / "metrics.jsonl")
     log.write([{"step": 1}, {"step": 2}])
     content = (tmp_path / "metrics.jsonl").read_text()
-    (tmp_path / "metrics.jsonl").write_text(content.replace('"step": 2', '"step: 2'))
+    (tmp_path / "metrics.jsonl").write_text(content.replace('{"step": 2}', line))
     with pytest.raises(CheckpointError, match=r"metrics\.jsonl, line 2 cannot be read.*--out"):
         log.rows()
 
@@ -188,6 +189,8 @@ def test_what_was_done_to_a_file_is_said_and_where_it_goes_on(name, harm, tmp_pa
     for step, one in zip((6, 4), said, strict=True):
         assert f"step-00000{step}: {name} " in one
         assert "going on from step-000002" in one
+    if harm.startswith("a byte") and name != MANIFEST:
+        assert all(" bytes instead of " in one for one in said)
     if harm == "a bit" and name != MANIFEST:
         assert all("sha256 is " in one and "… instead of " in one for one in said)
 

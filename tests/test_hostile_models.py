@@ -242,25 +242,134 @@ def _sources():
         yield from (runs.REPOSITORY / package).rglob("*.py")
 
 
+PICKLING = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+# Between a run and its own workers.
+PICKLED = ("rewards/batch.py", "rewards/pool.py", "rewards/zygote.py")
+LOADS = ("torch.load", "torch.serialization.load", "load_state_dict_from_url")
+NEVER = ("torch.jit.load", "torch.hub.load", "torch.package.PackageImporter", "read_pickle",
+         "yaml.load", "yaml.unsafe_load", "yaml.full_load")  # fmt: skip
+UNSAFE = {"weights_only": False, "use_safetensors": False, "trust_remote_code": True,
+          "allow_pickle": True}  # fmt: skip
+
+
+def _names(tree):
+    """What each name that a module imports stands for: `load` for `torch.load`."""
+    found = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {a.asname or a.name: a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+    return found
+
+
+def _settings(tree):
+    """Every name that is given a plain value: by keyword, default, assignment or in a dict."""
+    for node in ast.walk(tree):
+        pairs = []
+        if isinstance(node, ast.keyword):
+            pairs = [(node.arg, node.value)]
+        elif isinstance(node, ast.Dict):
+            pairs = [
+                (getattr(key, "value", None), v)
+                for key, v in zip(node.keys, node.values, strict=True)
+            ]
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            pairs = [(getattr(t, "id", getattr(t, "attr", None)), node.value) for t in targets]
+        elif isinstance(node, ast.arguments):
+            given = [*node.posonlyargs, *node.args]
+            pairs = list(zip(reversed(given), reversed(node.defaults), strict=False))
+            pairs += list(zip(node.kwonlyargs, node.kw_defaults, strict=True))
+            pairs = [(argument.arg, value) for argument, value in pairs]
+        for name, value in pairs:
+            yield name, getattr(value, "value", None)
+
+
+def _calls(tree):
+    """Every call with the whole name of what is called."""
+    names = _names(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            head, dot, rest = ast.unparse(node.func).partition(".")
+            yield f"{names.get(head, head)}{dot}{rest}", node
+
+
+def _unguarded(tree, name):
+    """What loads a pickle, or trusts code for good, in a module of that name."""
+    found = [f"{name}={value}" for name, value in _settings(tree) if UNSAFE.get(name, ...) is value]
+    imported = {module.partition(".")[0] for module in _names(tree).values()}
+    for called, node in _calls(tree):
+        imported |= {
+            argument.value
+            for argument in node.args
+            if called in ("importlib.import_module", "__import__")
+            and isinstance(argument, ast.Constant)
+        }
+        given = {k.arg: getattr(k.value, "value", None) for k in node.keywords}
+        if called.endswith(LOADS) and given.get("weights_only") is not True:
+            found.append(called)
+        if called.endswith(NEVER):
+            found.append(called)
+    return found + ([] if name in PICKLED else sorted(imported & PICKLING))
+
+
 def test_nothing_in_the_sources_loads_a_pickle_unguarded():
     """Every torch.load reads tensors alone, no code is trusted for good, and pickle is the reward
     pool's, between a run and its own workers.
     """
-    seen = []
+    loading = []
     for file in _sources():
-        name = file.relative_to(runs.REPOSITORY)
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Import):
-                modules = {alias.name.partition(".")[0] for alias in node.names}
-                barred = modules & {"pickle", "dill", "joblib", "shelve", "marshal"}
-                assert not barred or name.parts[0] == "rewards", name
-            if not isinstance(node, ast.Call):
-                continue
-            given = {k.arg: getattr(k.value, "value", None) for k in node.keywords}
-            if ast.unparse(node.func).endswith(("torch.load", "load_state_dict_from_url")):
-                seen.append(str(name))
-                assert given.get("weights_only") is True, (name, node.lineno)
-            assert given.get("trust_remote_code") is not True, (name, node.lineno)
-            assert given.get("allow_pickle") is not True, (name, node.lineno)
-            assert given.get("use_safetensors") is not False, (name, node.lineno)
-    assert seen == ["align/trusted.py"]
+        tree, name = ast.parse(file.read_text()), str(file.relative_to(runs.REPOSITORY))
+        assert _unguarded(tree, name) == [], name
+        loading += [name for called, _ in _calls(tree) if called.endswith(LOADS)]
+    assert loading == ["align/trusted.py"]
+
+
+UNGUARDED = (
+    "import pickle",
+    "import pickle as p",
+    "from pickle import loads",
+    "def f():\n    import _pickle",
+    "from joblib import load",
+    "import importlib\nimportlib.import_module('pickle')",
+    "__import__('marshal')",
+    "import torch\ntorch.load('x')",
+    "import torch\ntorch.load('x', weights_only=False)",
+    "import torch\ntorch.load('x', weights_only=asked)",
+    "import torch\ntorch.load('x', **options)",
+    "import torch as t\nt.load('x')",
+    "from torch import load\nload('x')",
+    "from torch.serialization import load as read\nread('x')",
+    "import torch\ntorch.hub.load_state_dict_from_url('x')",
+    "import torch\ntorch.jit.load('x')",
+    "import torch\ntorch.hub.load('x', 'y')",
+    "import pandas as pd\npd.read_pickle('x')",
+    "import yaml\nyaml.load('x')",
+    "import numpy as np\nnp.load('x', allow_pickle=True)",
+    "load('x', trust_remote_code=True)",
+    "options = {'trust_remote_code': True}",
+    "trust_remote_code = True",
+    "def load(path, *, trust_remote_code: bool = True): pass",
+    "class Stage:\n    trust_remote_code: bool = True",
+    "load('x', use_safetensors=False)",
+)
+
+
+@pytest.mark.parametrize("code", UNGUARDED)
+def test_what_would_is_seen(code):
+    assert _unguarded(ast.parse(code), "align/models.py")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import json\njson.load('x')",
+        "import torch\ntorch.load('x', weights_only=True)",
+        "import numpy as np\nnp.load('x', allow_pickle=False)",
+        "load('x', trust_remote_code=trust_remote_code)",
+        "class Stage:\n    trust_remote_code: bool = False",
+    ],
+)
+def test_what_would_not_is_let_be(code):
+    assert _unguarded(ast.parse(code), "align/models.py") == []

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import socket
 import time
 
@@ -212,7 +213,16 @@ def test_a_checkpoint_copied_from_another_run_is_refused(uninterrupted, tmp_path
     assert runs.finished(out / "grpo") != runs.finished(uninterrupted)
 
 
-@pytest.mark.parametrize("text", ['{"config": ', "", "[]", "{}", "null", '{"recipe": "tiny"}'])
+ESSENCE = {"recipe": "tiny", "config": {}, "inputs": {}, "files": {}, "free": {}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *('{"config": ', "", "[]", "{}", "null", '{"recipe": "tiny"}'),
+        *(json.dumps(ESSENCE | {name: None}) for name in ESSENCE if name != "recipe"),
+    ],
+)
 def test_a_manifest_that_cannot_be_read_is_named(text, tmp_path):
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(FolderError, match=r"manifest\.json cannot be read .*delete .* again"):
@@ -245,6 +255,43 @@ def test_an_evaluation_that_cannot_be_read(text, tmp_path):
     path.write_text(text)
     with pytest.raises(FolderError, match=rf"{path} cannot be read .*delete {path}, and"):
         evaluated(tmp_path, "sft", config, model)
+
+
+RESULTS = {
+    "done.json": (lambda stage: (stage / "done.json").write_text("{"), "done.json cannot be read"),
+    "the model": (lambda stage: shutil.rmtree(stage / "model"), "model were altered"),
+    "the weights": (
+        lambda stage: os.truncate(stage / "model" / "model.safetensors", 1000),
+        "model were altered",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", RESULTS)
+def test_a_complete_stage_without_its_result_is_not_called_complete(what, uninterrupted, tmp_path):
+    harm, said = RESULTS[what]
+    shutil.copytree(uninterrupted.parent, tmp_path / "run")
+    harm(tmp_path / "run" / "grpo")
+    (line,) = _run(tmp_path / "run", "--resume").splitlines()
+    assert line.startswith("error: ") and said in line and "delete" in line
+
+
+def crashes():
+    """In a run's process: a reward whose C code does."""
+    import ctypes
+
+    import rewards
+
+    rewards.Accuracy.score = lambda self, completions, **columns: ctypes.string_at(0)
+
+
+def test_a_reward_that_crashes_the_process_is_named_by_where_it_was(tmp_path):
+    log = tmp_path / "log"
+    args = runs.grpo(tmp_path / "run", *STEPS)
+    answer = runs.nursery().run("grpo", args, hurt=["test_hostile_runs.crashes"], log=log)
+    assert answer["codes"] == [-signal.SIGSEGV]
+    assert "Segmentation fault" in log.read_text()
+    assert "test_hostile_runs.py" in log.read_text()
 
 
 def test_a_clock_that_jumps_changes_nothing_but_the_times_of_day(uninterrupted, tmp_path):

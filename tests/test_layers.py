@@ -48,6 +48,7 @@ LAYERS = (
         "align.intact",
         "align.interrupt",
         "align.layers",
+        "align.leaving",
         "align.locate",
         "align.lock",
         "align.logprobs",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from align.chain.plan import Node
-from align.folder import is_done, write_json
+from align.folder import is_done, read_object, write_json
 from align.recipe import Recipe
 from align.references import parents
 
@@ -60,12 +59,16 @@ class Record:
 
 
 def is_begun(out: Path, stage: str) -> bool:
-    """Whether the last call was asked to run from that stage again and did not come to its end."""
+    """Whether the last call was asked to run from that stage again and did not come to its end.
+
+    Raises FolderError where it cannot be told.
+    """
+    path = out / "chain.json"
     try:
-        about = json.loads((out / "chain.json").read_text())
+        about = read_object(path, needs=("from", "finished"), cure=f"delete {path}")
     except FileNotFoundError:
         return False
-    return about.get("from") == stage and about["finished"] is None
+    return about["from"] == stage and about["finished"] is None
 
 
 def set_aside(out: Path, nodes: Sequence[Node]) -> dict[str, Path]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -182,7 +183,10 @@ def judged(
     """
     try:
         seconds = reward.patience if patience is None else patience
-        with rewards.contained(patience=seconds, completions=len(completions)):
+        with (
+            _torch_as_it_was(),
+            rewards.contained(patience=seconds, completions=len(completions)),
+        ):
             scores = reward.score(
                 completions,
                 prompts=[row["prompt"] for row in rows],
@@ -192,12 +196,27 @@ def judged(
     except rewards.ContainedError as error:
         raise RewardError(f"the reward {reward.name} {error}") from error
     except Exception as error:  # a user's function may raise anything
-        raise RewardError(f"the reward {reward.name} raised {error!r}") from error
+        said = rewards.core.described(error)
+        raise RewardError(f"the reward {reward.name} raised {said}") from error
     try:
         rewards.core.check_scores(scores, completions, reward=reward.name)
     except ValueError as error:
         raise RewardError(str(error)) from error
     return scores
+
+
+@contextmanager
+def _torch_as_it_was() -> Iterator[None]:
+    """Whatever a reward with a model of its own does to what all share: the generators, which
+    dropout draws from, whether gradients are computed, and the default type.
+    """
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    dtype = torch.get_default_dtype()
+    with torch.random.fork_rng(devices=devices), torch.set_grad_enabled(torch.is_grad_enabled()):
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
 
 
 def as_reward(reward: Callable[..., Any]) -> rewards.Reward:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -81,6 +82,7 @@ def _run_stage(config: Stage, located: Mapping[str, Located], launch: Launch) ->
     if launch.resume:
         manifest.check_unchanged(stage_folder, based_on, free=config.free)
         if folder.is_done(stage_folder) and not manifest.changed(stage_folder, based_on):
+            _check_result(config, stage_folder)
             console.print(f"{stage_folder} is complete already; delete it to train again")
             return
     check_tracker(launch.report_to)
@@ -118,6 +120,14 @@ def _run_stage(config: Stage, located: Mapping[str, Located], launch: Launch) ->
     if not finished:
         console.print("stopped by SIGTERM after a checkpoint; continue with --resume")
         raise SystemExit(EXIT_PREEMPTED)
+
+
+def _check_result(config: Stage, stage_folder: Path) -> None:
+    """Raises FolderError or ModelError where a stage that is complete does not hold its result."""
+    if config.writes == "data":
+        folder.made_by(stage_folder, "data")
+    else:
+        models.ready(Located(kind="folder", path=str(stage_folder / "model")))
 
 
 def _work(

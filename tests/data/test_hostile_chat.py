@@ -53,6 +53,14 @@ def test_a_template_that_rewrites_history_is_refused(name):
         chat.render(tiny(REWRITING[name]), row)
 
 
+def test_a_template_that_leaves_a_turn_open_is_refused():
+    """Only where there is a system prompt, so that a look at the template alone does not tell."""
+    closing = "{% if messages[0]['role'] != 'system' %}<|im_end|>{% endif %}"
+    row = {"prompt": [SYSTEM, *QUESTION], "completion": ANSWER}
+    with pytest.raises(chat.RenderError, match=r"does not close it with '<\|im_end\|>'"):
+        chat.render(tiny(CHATML.replace("<|im_end|>", closing)), row)
+
+
 BAD_CHATS = {
     "empty": [],
     "a system prompt alone": [SYSTEM],

@@ -18,6 +18,7 @@ import pytest
 from data import DataError, RowError, jsonl, rows
 from data.files import opened, read
 from data.sources import Local
+from data.validate import check_rows
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 GOOD = b'{"prompt": "q", "solution": "1"}'
@@ -37,6 +38,11 @@ BROKEN = {
     "a surrogate in UTF-8": (b'{"prompt": "\xed\xa0\x80"}', "line 1: not UTF-8"),
     "UTF-16": (GOOD.decode().encode("utf-16"), "UTF-16: save it as UTF-8, as with iconv"),
     "UTF-16, the other way": (b"\xfe\xff" + GOOD.decode().encode("utf-16-be"), "UTF-16"),
+    "UTF-16 without a mark": (
+        GOOD.decode().encode("utf-16-le"),
+        "line 1: not JSON.*iconv -f UTF-16",
+    ),
+    "UTF-32": (GOOD.decode().encode("utf-32"), "UTF-32: save it as UTF-8, as with iconv -f UTF-32"),
     "gzip": (gzip.compress(GOOD), "compressed with gzip: gunzip"),
     "Parquet": (b"PAR1" + bytes(50), "a Parquet file: name it .parquet"),
     "zip": (b"PK\x03\x04" + bytes(50), "a zip archive"),
@@ -57,7 +63,11 @@ BROKEN = {
     "a lone surrogate as a key": (b'{"\\udc00": 1}', "line 1: half of a surrogate pair"),
     "nesting": (b'{"a":' * 100_000, "line 1: not JSON"),
     "a control character": (b'{"prompt": "a\x00b"}', "line 1: not JSON"),
-    "an array": (b"[" + GOOD + b"]", "line 1: a JSON object is expected, here is a list"),
+    "an array": (b"[" + GOOD + b"]", "line 1: a JSON object is expected, here is a list.*jq -c"),
+    "an array over lines": (b"[\n" + GOOD + b"\n]", r"line 1: not JSON.*jq -c '\.\[\]'"),
+    "a number": (GOOD + b"\n42\n", "line 2: a JSON object is expected, here is a int; mend or"),
+    "null": (GOOD + b"\nnull\n", "line 2: a JSON object is expected, here is a NoneType"),
+    "a comma after the row": (GOOD + b",\n" + GOOD, "line 1: not JSON"),
     "a space that is none to JSON": (
         GOOD + b"\n\xc2\xa0" + GOOD,
         r"line 2: U\+00A0 before or after",
@@ -192,6 +202,36 @@ def test_a_broken_parquet_file_is_named(tmp_path, raw, said):
     path = write(tmp_path, raw((tmp_path / "good.parquet").read_bytes()), "bad.parquet")
     with pytest.raises(DataError, match=f"bad.parquet: {said}"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({}, "holds no rows"),
+        ({"prompt": pa.array([], pa.string())}, "holds no rows"),
+        ({"prompt": ["q", "r"], "solution": [1.0, float("nan")]}, "row 1 .* nan stands for no num"),
+        ({"question": ["q"], "answer": [float("nan")]}, "row 0 .* nan stands for no number"),
+        ({"prompt": [b"q"], "solution": ["1"]}, "row 0, column 'prompt'.*found bytes"),
+        ({"prompt": ["q"], "solution": [b"1"]}, "row 0, column 'solution'.*found bytes"),
+        ({"prompt": [1], "solution": ["1"]}, "row 0, column 'prompt'.*found int 1"),
+        ({"prompt": ["q"], "solution": [True]}, "row 0, column 'solution'.*found bool"),
+    ],
+    ids=[
+        "no columns",
+        "empty",
+        "NaN",
+        "NaN of another shape",
+        "bytes",
+        "bytes as gold",
+        "int",
+        "bool",
+    ],
+)
+def test_a_parquet_file_of_wrong_types_is_named_with_its_row(tmp_path, columns, said):
+    """As pandas writes a missing value among numbers: NaN, which is no null."""
+    pq.write_table(pa.table(columns), tmp_path / "bad.parquet")
+    with pytest.raises(DataError, match=said):
+        check_rows(Local(path=str(tmp_path / "bad.parquet")).rows(), "grpo")
 
 
 def test_a_parquet_file_with_a_column_twice_or_text_that_is_none_is_named(tmp_path):

@@ -80,6 +80,11 @@ COLUMNS = {
     "a question that is a number": ({"question": 1, "answer": "#### 1"}, "grpo", "row 0 "),
     "a question that is null": ({"question": None, "answer": "1"}, "grpo", "column 'question'"),
     "an answer that is a list": ({"problem": "p", "answer": ["1"]}, "grpo", "row 0 "),
+    "one of several answers": ({"question": "q", "answer": ["1"]}, "grpo", "row 0 .*'1'"),
+    "an answer that is true": ({"question": "q", "answer": True}, "grpo", "row 0 .*True"),
+    "a result that is a list": (
+        {"original_text": "q", "equation": "1+1", "ans": ["2"]}, "grpo", "row 0 .*'2'",
+    ),
     "chosen as a number": ({"prompt": "q", "chosen": 1, "rejected": "b"}, "preference", "row 0 "),
     "numbers that are none": ({"nums": ["a"], "target": 3}, "grpo", "row 0 "),
     "numbers that are null": ({"nums": [None], "target": 3}, "grpo", "row 0 "),

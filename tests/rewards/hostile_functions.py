@@ -2,11 +2,14 @@
 them.
 """
 
+import asyncio
 import math
 import os
 import re
 import sys
 import time
+
+import torch
 
 HELD = []
 
@@ -49,11 +52,68 @@ def child_leaves(completions, **_):
 
 
 def exits(completions, **_):
-    sys.exit(0)
+    sys.exit(3)
 
 
 def leaves(completions, **_):
-    os._exit(0)
+    os._exit(3)
+
+
+def closes_its_output(completions, **_):
+    sys.stdout.close()
+    return values(completions, 1.0)
+
+
+def goes_elsewhere(completions, **_):
+    os.chdir("/")
+    return values(completions, 1.0)
+
+
+def seeds(completions, **_):
+    """And wants neither gradients nor single precision."""
+    torch.manual_seed(7)
+    torch.set_grad_enabled(False)
+    torch.set_default_dtype(torch.float64)
+    return values(completions, 1.0)
+
+
+def empties(completions, **columns):
+    made = values(completions, 1.0)
+    for given in (completions, *columns.values()):
+        given.clear()
+    return made
+
+
+def digs(completions, **_):
+    return digs(completions)
+
+
+def takes_all_at_once(completions, **_):
+    return values(completions, float(len(bytearray(1 << 50))))
+
+
+async def cancelled(completions, **_):
+    raise asyncio.CancelledError
+
+
+def panics(completions, **_):
+    class Panic(BaseException):  # as of a library written in Rust
+        pass
+
+    raise Panic("at the disco")
+
+
+class Mute(Exception):
+    def __repr__(self):
+        raise ValueError("no words")
+
+
+def raises_without_words(completions, **_):
+    raise Mute
+
+
+def raises_at_length(completions, **_):
+    raise ValueError("x" * 10**6)
 
 
 def sleeps(completions, **_):
@@ -69,8 +129,6 @@ def sleeps_stubbornly(completions, **_):
 
 
 async def sleeps_in_a_coroutine(completions, **_):
-    import asyncio
-
     await asyncio.sleep(600)
 
 
@@ -87,7 +145,8 @@ def eats(completions, **_):
 
 
 def endless(completions, **_):
-    while True:
+    for taken in range(1_000_000):
+        assert taken < 10, "it was read on and on"
         yield 1.0
 
 

@@ -18,6 +18,8 @@ import torch
 
 import rewards
 from align.stages.rolled import RewardError, judged
+from data import reward_scores
+from data.reward_scores import RewardCheckError
 from rewards import adapters, containment, functions
 
 ROWS = [{"prompt": "q"}] * 2
@@ -26,6 +28,19 @@ ROWS = [{"prompt": "q"}] * 2
 def judge(reward, texts=("a", "b")):
     made = reward if isinstance(reward, rewards.Reward) else rewards.from_trl(reward)
     return judged(made, list(texts), [[0]] * len(texts), ROWS[: len(texts)], [])
+
+
+def elsewhere(work):
+    """The exit code of a process that does the work: for what may end it, or come back twice."""
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def giving(made):
@@ -162,11 +177,15 @@ def test_what_a_reward_prints_is_kept_out_of_the_output(capsys):
 @pytest.mark.parametrize("name", ["forks", "forks_and_raises"])
 def test_the_second_process_of_a_reward_that_forks_ends_there(name, tmp_path):
     file = tmp_path / "lived"
-    scores = judge(getattr(hostile, name))
-    with file.open("a") as lived:  # by every process that came back
-        lived.write("x")
+
+    def judged_by_it():
+        scores = judge(getattr(hostile, name))
+        with file.open("a") as lived:  # by every process that came back
+            lived.write("x")
+        assert [score.value for score in scores] == [1.0, 1.0]
+
+    assert elsewhere(judged_by_it) == 0
     assert file.read_text() == "x"
-    assert [score.value for score in scores] == [1.0, 1.0]
 
 
 def test_a_child_of_a_reward_may_end_as_it_will():
@@ -175,8 +194,64 @@ def test_a_child_of_a_reward_may_end_as_it_will():
 
 @pytest.mark.parametrize("name", ["exits", "leaves"])
 def test_a_reward_that_ends_the_process_does_not(name):
-    with pytest.raises(RewardError, match=rf"the reward {name} ended the process \(exit 0\)"):
+    def judged_by_it():
+        with pytest.raises(RewardError, match=rf"the reward {name} ended the process \(exit 3\)"):
+            judge(getattr(hostile, name))
+
+    assert elsewhere(judged_by_it) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("digs", r"RecursionError\('maximum recursion"),
+        ("takes_all_at_once", r"MemoryError\(\)"),
+        ("cancelled", r"CancelledError\(\)"),
+        ("panics", r"Panic\('at the disco'\)"),
+        ("raises_without_words", "Mute, which cannot be printed"),
+        ("raises_at_length", r"ValueError\('x{300,400}…$"),
+    ],
+)
+def test_whatever_a_reward_raises_is_its_own_in_a_line(name, said):
+    with pytest.raises(RewardError, match=rf"^the reward {name} raised {said}"):
         judge(getattr(hostile, name))
+    with pytest.raises(RewardCheckError, match=rf"the reward {name} raised "):
+        reward_scores.scores(getattr(hostile, name), ROWS, ["a", "b"])
+
+
+def test_a_reward_cannot_close_what_the_run_has_still_to_say():
+    def judged_and_said():
+        assert [score.value for score in judge(hostile.closes_its_output)] == [1.0, 1.0]
+        print("on", file=sys.stderr, flush=True)
+
+    assert elsewhere(judged_and_said) == 0
+
+
+def test_a_reward_that_changes_the_folder_changes_it_for_itself(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    judge(hostile.goes_elsewhere)
+    assert Path.cwd() == tmp_path
+
+
+def test_a_reward_that_seeds_and_sets_torch_does_it_for_itself():
+    torch.manual_seed(0)
+    drawn = torch.rand(3)
+    torch.manual_seed(0)
+    try:
+        judge(hostile.seeds)
+        assert torch.equal(torch.rand(3), drawn)
+        assert torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32
+    finally:
+        torch.set_grad_enabled(True)
+        torch.set_default_dtype(torch.float32)
+
+
+def test_a_reward_that_empties_its_lists_empties_nobody_elses():
+    both = rewards.WeightedSum(((1.0, hostile.empties), (1.0, rewards.Accuracy())))
+    given = {"solution": ["1", "2"]}
+    scores = both.score(["#### 1", "#### 1"], **given)
+    assert [score.value for score in scores] == [2.0, 1.0]
+    assert given == {"solution": ["1", "2"]}
 
 
 @pytest.mark.parametrize("name", ["sleeps", "sleeps_stubbornly", "sleeps_in_a_coroutine"])
@@ -234,7 +309,12 @@ def test_a_reward_that_eats_memory_is_given_up(monkeypatch):
 
 def test_nothing_is_left_of_a_good_call():
     leave, stdout = os._exit, sys.stdout
-    judge(giving([1.0, 0.0]))
-    assert os._exit is leave and sys.stdout is stdout
+    handler = signal.signal(containment._SIGNAL, signal.SIG_IGN)
+    try:
+        judge(giving([1.0, 0.0]))
+        assert os._exit is leave and sys.stdout is stdout
+        assert signal.getsignal(containment._SIGNAL) is signal.SIG_IGN
+    finally:
+        signal.signal(containment._SIGNAL, handler)
     faulthandler.dump_traceback_later(1000)  # the timer is free again
     faulthandler.cancel_dump_traceback_later()

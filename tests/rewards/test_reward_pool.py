@@ -88,6 +88,30 @@ def test_a_hostile_call_costs_its_neighbours_nothing(pool: Pool) -> None:
     assert [r.value for r in results[1:-1]] == words
 
 
+def test_the_second_process_of_a_call_that_forks_answers_to_nobody(pool: Pool) -> None:
+    """Else its answers would be taken for those of later calls."""
+    words = ["fork", *(str(i) for i in range(20))]
+    results = pool.run(functions.misbehave, calls(*words), seconds=2.0)
+    time.sleep(0.3)  # until both are back
+    later = pool.run(functions.add_one, calls(*range(20)), seconds=2.0)
+    assert [r.value for r in results] == words
+    assert [r.value for r in later] == list(range(1, 21))
+
+
+def test_a_worker_ends_with_the_process_it_was_forked_from() -> None:
+    """In the midst of what no Python code could be interrupted in."""
+    pool = Pool(workers=1, memory_mb=256)
+    pool.run(functions.add_one, calls(1), seconds=1.0)
+    worker = pool.idle[0].pid
+    with ThreadPoolExecutor(1) as threads:
+        result = threads.submit(pool.run, functions.misbehave, calls("power"), seconds=20.0)
+        time.sleep(0.3)
+        pool.zygote.process.kill()
+        assert gone(worker)
+        assert [r.outcome for r in result.result()] == ["crash"]
+    pool.close()
+
+
 def test_coroutine_functions(pool: Pool) -> None:
     results = pool.run(functions.add_one_later, calls(1, 2, 3), seconds=2.0)
     assert [r.value for r in results] == [2, 3, 4]
