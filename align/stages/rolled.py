@@ -192,7 +192,7 @@ def judged(
     except rewards.ContainedError as error:
         raise RewardError(f"the reward {reward.name} {error}") from error
     except Exception as error:  # a user's function may raise anything
-        raise RewardError(f"the reward {reward.name} raised {error!r}") from error
+        raise RewardError(f"the reward {reward.name} {rewards.raised(error)}") from error
     try:
         rewards.core.check_scores(scores, completions, reward=reward.name)
     except ValueError as error:
