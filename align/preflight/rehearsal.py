@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 import data
+import rewards
 from align.stages.checks import without_models
 from align.stages.rolled import RewardError, Rolled, Roller, judged
 from data.reward_scores import leaves, patience_of
@@ -22,7 +23,9 @@ ALL = 20.0  # seconds after which the rest is left to the call with all
 
 
 def one_by_one(roller: Roller, groups: Sequence[Rolled]) -> None:
-    """Raises RewardError where it does not come back from one of them, or raises."""
+    """Raises RewardError where it does not come back from one of them; what else it does wrong, the
+    call with all shows.
+    """
     reward = without_models(roller.reward)
     if not any(_unlimited(leaf) for leaf in leaves(reward)):
         return
@@ -36,6 +39,8 @@ def one_by_one(roller: Roller, groups: Sequence[Rolled]) -> None:
         try:
             judged(reward, [completion], ids, [row], roller.prompts.columns, patience=patience)
         except RewardError as error:
+            if not isinstance(error.__cause__, rewards.ContainedError):
+                return
             raise RewardError(f"{error} (the completion {text[:60]!r})") from error
 
 
