@@ -228,37 +228,62 @@ class Checkpoints:
         self, differs: Callable[[Mapping[str, Any]], Sequence[str]]
     ) -> tuple[Path | None, dict[str, Any]]:
         self._clear()
-        damaged: list[tuple[Path, str]] = []
-        for folder in reversed(self._folders()):
-            try:
-                manifest = opened(folder)
-            except DamagedError as error:
-                damaged.append((folder, str(error)))
-                continue
-            for one, problem in damaged:
-                log.warning(
-                    "passing over the damaged checkpoint %s: %s; going on from %s (delete the "
-                    "damaged one at will)",
-                    one,
-                    problem,
-                    folder.name,
-                )
-            if found := differs(manifest):
-                raise CheckpointError(
-                    f"{folder} is a checkpoint of another run ({'; '.join(found)}): delete it, and "
-                    "--resume goes on from the one before it, or from the start"
-                )
-            return folder, manifest
-        if damaged:
-            said = "; ".join(f"{folder.name}: {problem}" for folder, problem in damaged)
-            raise CheckpointError(
-                f"every checkpoint in {self.folder} is damaged ({said}); delete the stage's folder "
-                "to start it again"
-            )
-        return None, {}
+        return newest_whole(self.folder, differs)
 
     def _folders(self) -> list[Path]:
         return stored(self.folder)
+
+
+def newest_whole(
+    folder: Path, differs: Callable[[Mapping[str, Any]], Sequence[str]]
+) -> tuple[Path | None, dict[str, Any]]:
+    """The newest checkpoint in a folder of them whose files are as they were written, and its
+    manifest; nothing is changed. differs: see `Checkpoints.newest`. Raises CheckpointError.
+    """
+    damaged: list[tuple[Path, str]] = []
+    for one in reversed(stored(folder)):
+        try:
+            manifest = opened(one)
+        except DamagedError as error:
+            damaged.append((one, str(error)))
+            continue
+        for other, problem in damaged:
+            log.warning(
+                "passing over the damaged checkpoint %s: %s; going on from %s (delete the "
+                "damaged one at will)",
+                other,
+                problem,
+                one.name,
+            )
+        if found := differs(manifest):
+            raise CheckpointError(
+                f"{one} is a checkpoint of another run ({'; '.join(found)}): delete it, and "
+                "--resume goes on from the one before it, or from the start"
+            )
+        return one, manifest
+    if damaged:
+        said = "; ".join(f"{one.name}: {problem}" for one, problem in damaged)
+        raise CheckpointError(
+            f"every checkpoint in {folder} is damaged ({said}); delete the stage's folder to start "
+            "it again"
+        )
+    return None, {}
+
+
+def check_resumable(folder: Path, differs: Callable[[Mapping[str, Any]], Sequence[str]]) -> None:
+    """Raises CheckpointError where `newest_whole` does, and where the newest is damaged, which a
+    resumed run passes over.
+    """
+    whole, _ = newest_whole(folder, differs)
+    if whole is None or whole == (newest := stored(folder)[-1]):
+        return
+    try:
+        opened(newest)
+    except DamagedError as error:
+        raise CheckpointError(
+            f"the newest checkpoint, {newest}, is damaged ({error}): delete it, and --resume goes "
+            f"on from {whole.name}"
+        ) from error
 
 
 def stored(folder: Path) -> list[Path]:

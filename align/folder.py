@@ -72,12 +72,17 @@ def is_done(stage: Path) -> bool:
 
 def prepare(stage: Path, *, resume: bool) -> None:
     """Make the stage's folder, or refuse one that holds a run which was not to be resumed."""
+    check_unheld(stage, resume=resume)
+    made(stage)
+
+
+def check_unheld(stage: Path, *, resume: bool) -> None:
+    """Raises FolderError where it holds a run which was not to be resumed."""
     if not resume and (stage / "metrics.jsonl").exists():
         raise FolderError(
             f"{stage} already holds a run: add --resume to continue it, choose another folder with "
             f"--out, or delete it"
         )
-    made(stage)
 
 
 def made(folder: Path) -> Path:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -26,32 +28,62 @@ TEXTS = (
 )
 LONG = 200_000  # tokens that the last of them is said to have
 ROWS = 8
+ENDED = {"timeout", "memory"}  # outcomes of a completion that a limit ended
 MORE = 256  # rows tried where it applies to none of the first
 SHORT = 400  # characters of a column that may be an answer
 MOST_COLUMNS = 8
 _TAG = re.compile(r"<([A-Za-z_]\w{0,30})>")
 
 
-def check_varies(rows: Sequence[Mapping[str, Any]], reward: Callable[..., Any]) -> str:
-    """What is to be doubted of it, or nothing. Raises RewardCheckError for a reward that applies to
-    none of some rows, or looks into no column and gives all of these completions, and the rows' own
-    golds, one and the same value above or below 0. (One that gives 0 may wait for something rare;
-    so may one that reads columns, and with -1 too.)
+def check_ends(rows: Sequence[Mapping[str, Any]], reward: Callable[..., Any]) -> float:
+    """Seconds that it takes for one completion. Raises RewardCheckError where a limit of its own
+    ends it on each of three.
     """
-    asked = drawn_rows(rows, ROWS)
+    row, outcomes, seconds = rows[0], [], []
+    for text in TEXTS[1:4]:
+        begun = time.monotonic()
+        (score,) = scores(reward, [row], [text])
+        seconds.append(time.monotonic() - begun)
+        outcomes.append(score.outcome)
+    if {*outcomes} <= ENDED:
+        raise RewardCheckError(
+            f"the reward {getattr(reward, 'name', reward)} ended in {' and '.join({*outcomes})} on "
+            f"each of {len(outcomes)} completions such as {TEXTS[3]!r}: it hangs, or its limits "
+            "(seconds=, memory_mb=) are too low for what it does"
+        )
+    return min(seconds)  # the first may have loaded what it works with
+
+
+def check_varies(
+    rows: Sequence[Mapping[str, Any]], reward: Callable[..., Any], *, most: int = ROWS
+) -> str:
+    """What is to be doubted of it, or nothing. most: rows that are tried.
+
+    Raises RewardCheckError for a reward that applies to none of some rows, or gives all of these
+    completions, and the rows' own golds, one and the same value of their row, or of all rows where
+    it looks into no column. (One that gives 0 may wait for something rare; so may one that reads
+    columns, and with -1 too.)
+    """
+    asked = drawn_rows(rows, most)
     found = _tried(reward, asked)
     if _kinds(found) == {None}:
         asked = _applies(rows, reward)
         found = _tried(reward, asked)
     kinds = _kinds(found) - {None}
-    if len(kinds) > 1 or kinds == {0.0}:
+    if _tells(found) or kinds == {0.0}:
         return ""
-    (value,) = kinds
     for form, answers in _answers(asked):
         texts = [form.replace("{solution}", answer) for answer in answers]
         found.append(scores(reward, asked, texts))
-        if _kinds(found) - {None} != kinds:
+        if _tells(found):
             return ""
+    value, *others = sorted(kinds - {None})  # type: ignore[type-var]
+    if others:
+        raise RewardCheckError(
+            f"the reward gives each row one value ({value:g} to {others[-1]:g}) for every one of "
+            f"{len(found)} completions as unlike as the empty one and the columns' texts as "
+            "answers: it does not look at the text. Check that it reads the completions"
+        )
     said = (
         f"the reward gives {value:g} for every one of {len(found)} completions as unlike as the "
         "empty one, the columns' texts as answers and other languages"
@@ -70,7 +102,8 @@ def _tried(reward: Callable[..., Any], asked: Sequence[Mapping[str, Any]]) -> li
     for text in TEXTS:
         ids = [[0] * (LONG if text is TEXTS[-1] else len(text))]
         one = scores(reward, asked[:1], [text], ids=ids)
-        rest = asked[1:]
+        # Where a limit ended it, the others would only take as long.
+        rest = asked[1:] if one[0].outcome not in ENDED else []
         more = scores(reward, rest, [text] * len(rest), ids=ids * len(rest)) if rest else []
         found.append([*one, *more])
     if all(row.get("solution") for row in asked):
@@ -88,6 +121,13 @@ def _kinds(found: Sequence[Sequence[Any]]) -> set[float | None]:
             "must be a finite number, or None where it does not apply"
         )
     return set(values)
+
+
+def _tells(found: Sequence[Sequence[Any]]) -> bool:
+    """Whether any row's completions have different values."""
+    rows = itertools.zip_longest(*found)  # a text that a limit ended was tried on one row alone
+    values = [{score.value for score in row if score is not None} - {None} for row in rows]
+    return any(len(each) > 1 for each in values)
 
 
 def _applies(

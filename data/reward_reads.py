@@ -42,6 +42,7 @@ def columns_read(
         read |= _named(leaf, columns)
         judge = leaf if hasattr(leaf, "score") else rewards.from_trl(leaf)
         watched = {name: _Watched(name, given, read) for name, given in columns.items()}
+        watched["completion_ids"] = [[0] * len(answer) for answer in answers]
         completions = completions_of(rows, answers)
         try:
             with rewards.contained(patience=patience_of(judge), completions=len(completions)):

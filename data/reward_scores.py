@@ -78,39 +78,47 @@ def scores(
     *,
     ids: Sequence[Sequence[int]] | None = None,
 ) -> list[Any]:
-    """What the reward gives each row's answer. ids: the answers' tokens. Raises RewardCheckError
+    """What the reward gives each row's answer. ids: the answers' tokens, one a character where they
+    are not given. Raises RewardCheckError
     for whatever it raised or did to this process.
     """
     completions = completions_of(rows, answers)
     columns: dict[str, Any] = columns_of(rows)
-    if ids is not None:
-        columns["completion_ids"] = list(ids)
+    columns["completion_ids"] = [[0] * len(each) for each in answers] if ids is None else list(ids)
     judge = reward if hasattr(reward, "score") else rewards.from_trl(reward)
     name = getattr(judge, "name", judge)
     try:
         with rewards.contained(patience=patience_of(judge), completions=len(completions)):
-            return judge.score(completions, **columns)
+            found = judge.score(completions, **columns)
     except rewards.ContainedError as error:
         raise RewardCheckError(
             f"on completions such as {answers[0][:60]!r} the reward {name} {error}"
         ) from error
     except Exception as error:  # a user's function may raise anything
-        said = rewards.core.described(error)
         raise RewardCheckError(
-            f"the reward {name} raised {said} for the completion {answers[0][:60]!r}; "
+            f"the reward {name} {rewards.raised(error)}, for the completion {answers[0][:60]!r}; "
             f"columns given: {', '.join(columns)}"
         ) from error
+    if len(found) != len(rows):
+        raise RewardCheckError(
+            f"the reward {name} gave {len(found)} scores for {len(rows)} completions; it must "
+            "return one for each, None where it does not apply"
+        )
+    return list(found)
 
 
-def patience_of(judge: Any) -> float:
-    """Seconds for the first completion of a check: what was said for it, else `PATIENCE`."""
+def patience_of(judge: Any, *, unsaid: float | None = None) -> float:
+    """Seconds for the first completion of a check: what was said for it, else `unsaid`, which is
+    `PATIENCE` where it is not given.
+    """
+    most = PATIENCE if unsaid is None else unsaid
     if inner := getattr(judge, "inner", ()):
-        return max(map(patience_of, inner))
-    own = getattr(judge, "patience", PATIENCE)
-    unsaid = getattr(type(judge), "patience", None) is rewards.Reward.patience
-    if unsaid or own == rewards.functions.BatchFunction.patience:
+        return max(patience_of(each, unsaid=most) for each in inner)
+    own = getattr(judge, "patience", most)
+    inherited = getattr(type(judge), "patience", None) is rewards.Reward.patience
+    if inherited or own == rewards.functions.BatchFunction.patience:
         # What limits each sample by itself has those seconds too.
-        return min(own, PATIENCE + (getattr(judge, "seconds", None) or 0.0))
+        return min(own, most + (getattr(judge, "seconds", None) or 0.0))
     return own
 
 

@@ -17,6 +17,7 @@ from rewards.cosine import Cosine
 from rewards.format import Format
 from rewards.functions import PerSample, from_trl
 from rewards.language_consistency import LanguageConsistency
+from rewards.raised import raised
 from rewards.reasoning_steps import ReasoningSteps
 from rewards.registry import get, names
 from rewards.repetition import Repetition
@@ -45,4 +46,5 @@ __all__ = [
     "from_trl",
     "get",
     "names",
+    "raised",
 ]

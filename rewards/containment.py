@@ -3,10 +3,10 @@ which share it with a training run.
 
 Inside `contained` a reward that sleeps is given up after so many seconds, one that ends the process
 raises instead, the second process of one that forks ends where it comes back, what it prints goes
-to standard error, which it cannot close, and the working directory is afterwards what it was. That
-is all that can be done from inside: a crash, a C function that never returns (the process then ends
-and says where it hung) or memory taken at one stroke end the process. `PerSample` runs a function
-where it can do nothing of that.
+to standard error, which it cannot close; afterwards the process is in its folder again, and torch
+keeps gradients if it did. That is all that can be done from inside: a crash, a C function that
+never returns (the process then ends and says where it hung) or memory taken at one stroke end the
+process. `PerSample` runs a function where it can do nothing of that.
 """
 
 import faulthandler
@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
-from rewards.core import described
+from rewards.raised import raised
 
 EACH = 5.0  # seconds more for every completion of a batch
 GRACE = 15.0  # seconds from giving a call up to ending the process that it does not give back
@@ -36,7 +36,15 @@ class ContainedError(RuntimeError):
 
 
 class Interrupted(SystemExit):
-    """For a process's own handlers of signals to raise: its end, and none of the reward's doing."""
+    """For a process's own handlers of signals to raise: its end, and none of the reward's doing.
+
+    A reward that swallows it, as by a bare `except:`, gets it again.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        for call in _inside:
+            call.end = self
 
 
 class Ordered(BaseException):
@@ -55,6 +63,8 @@ def contained(*, patience: float, completions: int) -> Iterator[None]:
     """
     seconds = patience + EACH * max(completions - 1, 0)
     process, leave = os.getpid(), os._exit
+    torch = sys.modules.get("torch")  # where a trainer has it
+    grad = torch is not None and torch.is_grad_enabled()
 
     def instead(code: int) -> NoReturn:
         if os.getpid() != process:  # a child's own business
@@ -70,6 +80,8 @@ def contained(*, patience: float, completions: int) -> Iterator[None]:
                 os._exit = leave
                 if os.getpid() != process:
                     leave(0)  # the run goes on in one process
+                if torch is not None and torch.is_grad_enabled() != grad:
+                    torch.set_grad_enabled(grad)  # or nothing would train
     except (Exception, Interrupted, Ordered, KeyboardInterrupt, _GiveUpError):
         raise
     except SystemExit as error:
@@ -77,7 +89,7 @@ def contained(*, patience: float, completions: int) -> Iterator[None]:
             f"ended the process (exit {error.code}); it must return its values"
         ) from error
     except BaseException as error:
-        raise ContainedError(f"raised {described(error)}") from error
+        raise ContainedError(raised(error)) from error
 
 
 class _Aside:
@@ -114,6 +126,11 @@ def _limited(seconds: float) -> Iterator[None]:
             undo.callback(_set_alarm)
             undo.callback(signal.signal, _SIGNAL, signal.getsignal(_SIGNAL))
             signal.signal(_SIGNAL, _interrupt)
+            if not _inside:
+                # The system's own clock of computing: it also gets through to a regular expression,
+                # which keeps the interpreter's lock from the watcher and looks for signals itself.
+                undo.callback(signal.setitimer, signal.ITIMER_VIRTUAL, 0)
+                signal.setitimer(signal.ITIMER_VIRTUAL, _LOOK, _LOOK)
             call.watcher.start()
             undo.callback(call.watcher.join)
             undo.callback(call.over.set)
@@ -121,6 +138,8 @@ def _limited(seconds: float) -> Iterator[None]:
             undo.callback(_inside.remove, call)  # from here on it interrupts nothing
             _set_alarm()
             yield
+            if call.end is not None:
+                raise call.end
     except _GiveUpError as error:
         if error.call is not call:
             raise
@@ -134,8 +153,14 @@ class _Call:
         self.seconds = seconds
         self.deadline = time.monotonic() + seconds
         self.said = ""  # why it is given up
+        self.end: Interrupted | None = None  # of the process
         self.over = threading.Event()
         self.watcher = threading.Thread(target=self._watch, name="watching a reward", daemon=True)
+
+    def look(self) -> None:
+        """Give it up once its time is over."""
+        if not self.said and time.monotonic() > self.deadline:
+            self.said = f"has not answered for {self.seconds:g} s{_CURE}"
 
     def _watch(self) -> None:
         main, before = threading.main_thread().ident, _resident()
@@ -143,9 +168,9 @@ class _Call:
             if not self.said and _starving(before):
                 taken = (_resident() - before) / 2**30
                 self.said = f"has taken {taken:.1f} GiB, the last of the memory{_CURE}"
-            if not self.said and time.monotonic() > self.deadline:
-                self.said = f"has not answered for {self.seconds:g} s{_CURE}"
-            if self.said and main is not None:  # again, where it swallowed the last one
+            self.look()
+            # Again, where it swallowed the last one.
+            if (self.said or self.end) and main is not None:
                 signal.pthread_kill(main, _SIGNAL)
 
 
@@ -165,6 +190,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     if frame is not None and frame.f_globals.get("__name__") in (__name__, "contextlib"):
         return
     for call in _inside:
+        call.look()
+        if call.end is not None:
+            raise call.end
         if call.said:
             raise _GiveUpError(call)
 

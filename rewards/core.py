@@ -6,7 +6,6 @@ and `__call__` hands TRL the floats alone.
 """
 
 import logging
-import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 logger = logging.getLogger("rewards")
+
+LARGEST = 3.4e38  # of a float of 32 bits
 
 Outcome = Literal["ok", "unscorable", "timeout", "memory", "crash"]
 
@@ -42,8 +43,14 @@ class Reward(ABC):
     """
 
     name: ClassVar[str]
+    """Where it goes in figures; a class that gives none goes by its own."""
     needs: ClassVar[tuple[str, ...]] = ()
     """Columns without which it judges nothing."""
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if not hasattr(cls, "name"):
+            cls.name = cls.__name__
 
     @property
     def inner(self) -> tuple["Reward", ...]:
@@ -107,17 +114,10 @@ def check_scores(scores: Any, completions: Sequence[Any], *, reward: str) -> Non
 
 
 def is_finite(value: Any) -> bool:
-    """Whether it is a number of Python's that stands for itself: no NaN, infinity, text, tensor."""
-    return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def described(error: BaseException) -> str:
-    """What a user's function raised, in one short line, also where the error cannot say it."""
-    try:
-        text = repr(error)
-    except Exception:
-        text = f"{type(error).__name__}, which cannot be printed"
-    return text if len(text) <= 400 else f"{text[:400]}…"
+    """Whether it is a number of Python's that stands for itself: no NaN, text, tensor, nor infinity
+    in the 32 bits that training computes with.
+    """
+    return isinstance(value, (int, float)) and abs(value) <= LARGEST  # false of NaN
 
 
 def _kind(value: Any) -> str:

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any
 
 from rewards import pool
-from rewards.core import Reward, Score, tally, text_of
+from rewards.core import LARGEST, Reward, Score, is_finite, tally, text_of
 
 
 def from_trl(
@@ -113,6 +113,7 @@ class PerSample(Reward):
         return _name_of(self.fn)
 
     def score(self, completions: Sequence[Any], **columns: Any) -> list[Score]:
+        self._check_columns(columns)
         columns = _wanted(self.fn, {k: v for k, v in columns.items() if _is_column(v, completions)})
         calls = [
             ((text_of(c),), {k: v[i] for k, v in columns.items()})
@@ -125,6 +126,16 @@ class PerSample(Reward):
             value = 0.0 if result.outcome != "ok" else _number(_told(result.value), self.name)
             scores.append(Score(value=value, parts={self.name: value}, outcome=result.outcome))
         return scores
+
+    def _check_columns(self, columns: Mapping[str, Any]) -> None:
+        """Raises ValueError for a parameter that no column fills: every call would fail."""
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        for one in list(_parameters(self.fn).values())[1:]:
+            if one.kind in named and one.default is one.empty and one.name not in columns:
+                raise ValueError(
+                    f"the function {self.name!r} has a parameter {one.name!r}, which is no column; "
+                    f"columns given: {', '.join(sorted(columns)) or 'none'}"
+                )
 
 
 class _OneByOne:
@@ -166,18 +177,20 @@ def _number(value: Any, name: str) -> float | None:
     """A number of Python, numpy or a tensor of one, as a float. Raises TypeError and ValueError."""
     if value is None:
         return None
-    if isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
+    shape = tuple(getattr(value, "shape", ()))
+    if shape or isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
+        of = f" of shape {shape}" if shape else ""
         raise TypeError(
-            f"the function {name!r} must return a number or None, not {type(value).__name__}"
+            f"the function {name!r} must return a number or None, not {type(value).__name__}{of}"
         )
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
-    if not math.isfinite(number):
+    if not is_finite(number):
         raise ValueError(
-            f"the function {name!r} returned {number}; return a finite number, or None where it "
-            "does not apply"
+            f"the function {name!r} returned {number:g}; return a finite number (below "
+            f"{LARGEST:.1g}, what training computes with), or None where it does not apply"
         )
     return number
 

@@ -2,9 +2,12 @@
 what is changed in a forked process before it begins.
 """
 
+import collections
 import dataclasses
 import json
 import math
+import random
+import re
 import shutil
 import time
 from pathlib import Path
@@ -210,6 +213,146 @@ def hangs():
         return [0.0 for _ in completions]
 
     return judge
+
+
+def first_alone():
+    """What the first of a batch earns, for all."""
+
+    def judge(completions, solution, **columns):
+        right = completions[0][0]["content"].endswith(f"<answer>{solution[0]}</answer>")
+        return [float(right) for _ in completions]
+
+    return judge
+
+
+def ascending():
+    return lambda completions, **columns: sorted(len(each[0]["content"]) for each in completions)
+
+
+def chance():
+    return lambda completions, **columns: [random.random() for _ in completions]
+
+
+def of_prompts():
+    """The prompt is scored where the completion is meant."""
+
+    def judge(completions, prompts, **columns):
+        return [sum(map(ord, each[0]["content"])) % 100 / 100 for each in prompts]
+
+    return judge
+
+
+def slow_limits():
+    import rewards
+
+    return rewards.PerSample(fn=sleeps, seconds=0.2)
+
+
+def sleeps(text):
+    time.sleep(60)
+
+
+def divides():
+    """One row of many has a target of 0."""
+    return lambda completions, target, **columns: [
+        -len(each[0]["content"]) / n for each, n in zip(completions, target, strict=True)
+    ]
+
+
+def on_samples(harm):
+    """Good but on what a random model writes, which has none of the marks of a tried text."""
+    from align.preflight import rehearsal
+
+    rehearsal.ONE = 1.0
+
+    def judge(completions, solution, **columns):
+        texts = [each[0]["content"] for each in completions]
+        for text in texts:
+            if 2 < len(text) < 17 and " " not in text and not text.isdigit() and text.isascii():
+                harms[harm]()
+        return [
+            float(text.endswith(f"<answer>{gold}</answer>"))
+            for text, gold in zip(texts, solution, strict=True)
+        ]
+
+    harms = {
+        "sleeps": lambda: time.sleep(600),
+        "searches": lambda: re.match(r"(a+)+$", "a" * 60 + "b"),
+    }
+    return judge
+
+
+def slow():
+    """A good one that takes its time."""
+
+    def judge(completions, solution, **columns):
+        time.sleep(0.005 * len(completions))
+        return exact()(completions, solution)
+
+    return judge
+
+
+def novelty():
+    """A good one that remembers."""
+    seen = collections.Counter()
+
+    def judge(completions, **columns):
+        texts = [each[0]["content"] for each in completions]
+        seen.update(texts)
+        return [1 / seen[text] + len(text) / 1000 for text in texts]
+
+    return judge
+
+
+def counted():
+    """A good one that reads token ids."""
+    return lambda completion_ids, **columns: [-len(ids) / 100 for ids in completion_ids]
+
+
+def negative():
+    """A good one in [-1, 0]."""
+
+    def judge(completions, solution, **columns):
+        return [value / 2 - 1 for value in exact()(completions, solution)]
+
+    return judge
+
+
+def later():
+    """A good one, async."""
+
+    async def judge(completions, solution, **columns):
+        return exact()(completions, solution)
+
+    return judge
+
+
+def any_of(column):
+    """A good one with several right answers."""
+
+    def judge(completions, **columns):
+        texts = [each[0]["content"].strip() for each in completions]
+        return [
+            float(any(text.endswith(one) for one in accepted))
+            for text, accepted in zip(texts, columns[column], strict=True)
+        ]
+
+    return judge
+
+
+def runs_tests():
+    import rewards
+
+    return rewards.PerSample(fn=passes, seconds=2)
+
+
+def passes(text, tests):
+    """A good one: the fenced program is run with its tests."""
+    program = text.partition("```python\n")[2].partition("```")[0]
+    if not program:
+        return 0.0
+    exec(f"{program}\n{tests}", {})  # noqa: S102
+    return 1.0
 
 
 def accuracy():

@@ -1,7 +1,9 @@
 """Good recipes with one mistake: named, with a cure, before any weights are loaded."""
 
 import pytest
+import runs
 from mistaken import (
+    MODEL,
     assistant,
     check,
     errors,
@@ -14,6 +16,8 @@ from mistaken import (
     without,
     write,
 )
+
+from align.checkpoint import stored
 
 SECONDS = 90
 LONG = 400
@@ -62,6 +66,19 @@ ROWS = {
         "grpo",
         lambda: problems(prompt=lambda i, row: row["prompt"] + assistant("Hm.")),
         ["prompt", "awaits an answer"],
+    ),
+    "golds of other rows": (
+        "grpo",
+        lambda: problems(
+            completion=lambda i, row: assistant(f"We add. The answer is {2 * i + 1}"),
+            solution=lambda i, row: str(2 * ((i + 1) % 12) + 1),
+        ),
+        ["golds", "of other rows", "shifted"],
+    ),
+    "golds that stand for nothing": (
+        "grpo",
+        lambda: problems(solution=lambda i, row: "nan"),
+        ["row 0", "'nan'", "stands for no answer"],
     ),
     "the answer is in the question": (
         "grpo",
@@ -114,6 +131,12 @@ FLAGS = {
         ["disk", "free", "--checkpoints.keep"],
     ),
     "betas": ("--optim.betas 0.9 1.5", ["--optim.betas"]),
+    "decay": ("--optim.weight-decay 2000", ["--optim.weight-decay", "all of every weight"]),
+    "a cache beyond the machine": (
+        "--engine.kind vllm --engine.cpu-cache 90000",
+        ["--engine.cpu-cache 90000", "of memory in all"],
+    ),
+    "a negative scale": ("--lora.rank 4 --lora.alpha -32", ["--lora.alpha -32"]),
 }
 
 
@@ -131,6 +154,11 @@ REWARDS = {
     "a column that is not there": (["reads", "gold"], ["gold", "KeyError"]),
     "a negative weight": (["upside_down"], ["weights", "wrong"]),
     "a gate that is never open": (["gated", "solution", "none"], ["applies to none", "Where"]),
+    "the first of a batch alone": (["first_alone"], ["alone", "every completion of a batch"]),
+    "another order": (["ascending"], ["alone", "another order than the completions"]),
+    "chance": (["chance"], ["chance", "looks into no column"]),
+    "prompts for completions": (["of_prompts"], ["one value", "does not look at the text"]),
+    "limits that are always broken": (["slow_limits"], ["timeout", "each of 3", "seconds="]),
     "a form without room": (["formatted"], ["--sampling.max-tokens 16", "format"]),
 }
 
@@ -139,6 +167,20 @@ REWARDS = {
 def test_rewards(name, tmp_path):
     change, words = REWARDS[name]
     refused(tmp_path, words, "grpo", hurt=["mistaken.reward", *change])
+
+
+def test_a_row_of_many_on_which_a_reward_raises_is_named(tmp_path):
+    rows = problems(900, target=lambda i, row: 0 if i == 777 else 20 + i % 5)
+    file = write(tmp_path, without(rows, "solution"))
+    words = ["row 777", "ZeroDivisionError", "mistaken.py, line", "target"]
+    refused(tmp_path, words, "grpo", "--data", file, hurt=["mistaken.reward", "divides"])
+
+
+@pytest.mark.parametrize("harm", ["sleeps", "searches"])
+def test_a_reward_that_hangs_on_samples_alone_is_named_by_one_of_them(harm, tmp_path):
+    words = ["on completions of the model", "has not answered for 1 s", "(the completion"]
+    hurt = ["mistaken.reward", "on_samples", harm]
+    refused(tmp_path, words, "grpo", hurt=hurt, trial=True)
 
 
 def test_what_only_the_trial_can_tell_of_a_reward(tmp_path):
@@ -202,6 +244,39 @@ def test_a_file_where_the_folder_is_to_be(tmp_path):
     code, text, _ = check(tmp_path, "sft")
     assert code == 2
     assert "is a file" in errors(text)[0] and "--out" in errors(text)[0]
+
+
+def test_a_name_that_the_disk_does_not_take(tmp_path):
+    code, text, _ = check(tmp_path, "sft", "--out", tmp_path / ("x" * 300))
+    assert code == 2
+    assert "longer than the 255 bytes" in errors(text)[0] and "--out" in errors(text)[0]
+
+
+def test_a_folder_with_a_run_is_looked_into(tmp_path):
+    """One that was not to be resumed, and checkpoints that are no more what was written."""
+    run = ["--recipe", "tiny", "--model", f"random:{MODEL}", "--out", tmp_path / "run"]
+    hurt = ["hurts.after_rename", 2]
+    assert runs.nursery().run("sft", run, hurt=hurt, log=tmp_path / "log")["codes"] == [-9]
+    before, newest = stored(tmp_path / "run" / "sft" / "checkpoints")
+
+    def said(*flags):
+        (tmp_path / "log").unlink()
+        code, text, _ = check(tmp_path, "sft", *flags)
+        assert code == (2 if errors(text) else 0), text
+        return " ".join(errors(text))
+
+    assert "already holds a run: add --resume" in said()
+    assert said("--resume") == ""
+    _alter(newest)
+    assert "altered: its sha256 is" in said("--resume")
+    assert f"--resume goes on from {before.name}" in said("--resume")
+    _alter(before)
+    assert "every checkpoint" in said("--resume")
+
+
+def _alter(checkpoint):
+    file = checkpoint / "state-0.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
 
 
 def test_too_small_a_cache(tmp_path):

@@ -46,6 +46,33 @@ UNUSUAL = {
         ["exact"],
         ["leak", "0 for"],
     ),
+    "minus one to none": (lambda: problems(), ["negative"], ["-1 for all 16 completions: such"]),
+    "a coroutine": (lambda: problems(), ["later"], ["0 for"]),
+    "slow": (lambda: problems(), ["slow"], ["0 for"]),
+    "one that remembers": (lambda: problems(), ["novelty"], ["or something that it remembers"]),
+    "a length of tokens": (lambda: problems(), ["counted"], []),
+    "several right answers": (
+        lambda: without(problems(accepted=lambda i, row: [row["solution"], "odd"]), "solution"),
+        ["any_of", "accepted"],
+        ["0 for"],
+    ),
+    "programs that are run": (
+        lambda: without(problems(tests=lambda i, row: f"assert f() == {i}"), "solution"),
+        ["runs_tests"],
+        ["0 for"],
+    ),
+    "golds of a few words": (
+        lambda: problems(solution=lambda i, row: "none" if i % 3 else "some"),
+        ["accuracy"],
+        ["0 for"],
+    ),
+    "worked answers of another form": (
+        lambda: problems(
+            completion=lambda i, row: [{"role": "assistant", "content": f"It is {i}"}]
+        ),
+        ["accuracy"],
+        ["0 for"],
+    ),
     "programs with tests": (
         lambda: problems(
             solution=lambda i, row: f"def f():\n    return {i}",
@@ -65,3 +92,5 @@ def test_unusual_recipes_are_not_refused(name, tmp_path):
     assert (code, errors(text)) == (0, []), text
     for word in words:
         assert word in " ".join(warnings(text)), (word, text)
+    expected = [*words, "were cut"]
+    assert not [one for one in warnings(text) if not any(word in one for word in expected)], text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -15,6 +16,21 @@ class ConfigError(ValueError):
 def require(right: bool, flag: str, value: object, must: str) -> None:
     if not right:
         raise ConfigError(f"--{flag} {value}: it must be {must}")
+
+
+def require_reward(reward: object) -> None:
+    """A class would be called with completions, and a list is how TRL takes several."""
+    said = ""
+    if isinstance(reward, type):
+        said = f"the class {reward.__name__}; make one of it: {reward.__name__}(…)"
+    elif isinstance(reward, list | tuple):
+        said = "a list; several are one as rewards.WeightedSum(((1.0, …), (0.5, …)))"
+    elif not callable(reward):
+        said = f"{reward!r}; a name's reward is rewards.get(name)"
+    if said:
+        raise ConfigError(
+            f"a reward is a reward of rewards or a function (completions, **columns), not {said}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +56,8 @@ class Optim:
             "positive (inf never clips)",
         )
         require(0 <= self.warmup <= 1, "optim.warmup", self.warmup, "a share, 0 to 1")
+        decay = self.weight_decay
+        require(math.isfinite(decay), "optim.weight-decay", decay, "a finite number")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +105,7 @@ class Compute:
             self.token_budget > 0, "compute.token-budget", self.token_budget, "at least 1 token"
         )
         require(self.patience > 0, "compute.patience", self.patience, "above 0")
+        require(self.threads >= 0, "compute.threads", self.threads, "at least 0, torch's choice")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +116,10 @@ class Checkpoints:
     """Steps between two checkpoints; 0 writes none but on SIGTERM."""
     keep: int = 2
     """Newest ones kept."""
+
+    def __post_init__(self) -> None:
+        require(self.every >= 0, "checkpoints.every", self.every, "at least 0, which writes none")
+        require(self.keep > 0, "checkpoints.keep", self.keep, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +132,7 @@ class Engine:
     gpu_memory: float = 0.35
     """Share of the GPU's memory for vLLM's weights and KV cache."""
     cpu_cache: float = 1.0
-    """GiB of KV cache where vLLM runs on the CPU."""
+    """GiB of KV cache where vLLM runs on the CPU, which takes whole ones."""
     eager: bool = True
     """No graph capture: starts in seconds, samples slower on a GPU."""
     sleep: bool = False
@@ -129,6 +152,9 @@ class Engine:
     """server: that folder, under the same path here and there; default: `sync` in the stage's."""
 
     def __post_init__(self) -> None:
+        share, cache = self.gpu_memory, self.cpu_cache
+        require(0 < share <= 1, "engine.gpu-memory", share, "a share, above 0 and at most 1")
+        require(1 <= cache < math.inf, "engine.cpu-cache", cache, "at least 1, in whole GiB")
         require(self.time_limit > 0, "engine.time-limit", self.time_limit, "above 0")
         require(self.patience >= 0, "engine.patience", self.patience, "at least 0")
         here = not self.sleep or self.kind == "vllm"
@@ -153,7 +179,9 @@ class Sampling:
         for name in ("max_tokens", "max_prompt_tokens"):
             value = getattr(self, name)
             require(value > 0, f"sampling.{name.replace('_', '-')}", value, "at least 1")
-        require(self.temperature >= 0, "sampling.temperature", self.temperature, "at least 0")
+        heat = self.temperature
+        require(0 <= heat < math.inf, "sampling.temperature", heat, "at least 0, and finite")
+        require(self.top_k >= 0, "sampling.top-k", self.top_k, "at least 0, which takes any token")
         require(0 < self.top_p <= 1, "sampling.top-p", self.top_p, "above 0 and at most 1")
 
 
@@ -180,6 +208,7 @@ class Stage:
     """Runs code that ships with the model: only for models that you have read."""
 
     def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**32, "seed", self.seed, "at least 0 and below 2^32")
         plain = self.name.replace("-", "").replace("_", "").isalnum()
         taken = self.name in ("default", "critic")  # what adapters are called while they train
         require(plain and not taken, "name", self.name, "letters, digits, - and _, and neither "

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from align.config.parts import Engine, Sampling, Training, require
+from align.config.parts import Engine, Sampling, Training, require, require_reward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +45,15 @@ class Rollouts(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_reward(self.reward)
         for name in ("prompts", "samples", "minibatches", "iterations"):
             require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
         require(self.steps >= 0, "steps", self.steps, "at least 0")
         require(0 <= self.eps_low <= 1, "eps-low", self.eps_low, "between 0 and 1")
+        cap = self.importance_cap
+        require(cap > 0, "importance-cap", cap, "above 0, the most that a weight may be")
+        logged = self.samples_logged
+        require(logged >= 0, "samples-logged", logged, "at least 0, which writes all")
         sampling = self.sampling
         require(
             sampling.temperature > 0,
@@ -96,7 +101,10 @@ class Grpo(Rollouts):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.samples > 1, "samples", self.samples, "at least 2: a group is compared")
-        require(self.refill >= 0, "refill", self.refill, "at least 0")
+        for name in ("beta", "kl_every", "refill"):
+            require(getattr(self, name) >= 0, name.replace("_", "-"), getattr(self, name),
+                    "at least 0")  # fmt: skip
+        require(self.ratio_max > 0, "ratio-max", self.ratio_max, "above 0")
         # Which groups are dead is known once they are scored: too late to sample others ahead.
         require(not (self.ahead and self.refill), "refill", self.refill, "0 where --ahead is 1")
 

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from align.config.parts import Engine, Sampling, Stage, require
+from align.config.parts import Engine, Sampling, Stage, require, require_reward
 from data import Source
 from data.prompting import FewShot, Plain, Reflect
+from rewards.scripts import SCRIPTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,8 @@ class Keep:
         for name in ("repetition", "language_share"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"keep.{name.replace('_', '-')}", value, "a share, 0 to 1")
+        known = not self.language or self.language in SCRIPTS
+        require(known, "keep.language", self.language, f"empty or one of {', '.join(SCRIPTS)}")
         require(
             0 < self.duplicates <= 1, "keep.duplicates", self.duplicates, "above 0 and at most 1"
         )
@@ -83,6 +86,7 @@ class Sample(Stage):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_reward(self.reward)
         for name in ("samples", "prompts"):
             require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
         require(self.limit >= 0, "limit", self.limit, "at least 0")

@@ -35,7 +35,7 @@ def room(free: int, said: str, found: Findings, *, limited: bool) -> None:
     who = "start the container with more (docker run --memory 16g)" if limited else (
         "ps aux --sort=-rss | head; end what is not needed"
     )  # fmt: skip
-    less = f"{who}; a run takes less with --compute.token-budget 2048 --engine.cpu-cache 0.5"
+    less = f"{who}; a run takes less with --compute.token-budget 2048"
     if free < LEAST:
         found.error("memory", said, who)
     elif free < LITTLE:

@@ -85,7 +85,7 @@ class Held:
         if self.gpu:
             return {"vLLM": engine.gpu_memory * self.machine.memory}
         # All of the cache is written to at the start; so it is there whether it is used or not.
-        cache = max(1, round(engine.cpu_cache)) * GIB
+        cache = round(engine.cpu_cache) * GIB
         return {"vLLM": VLLM + 2 * policy.parameters, "KV cache": cache}
 
     def _reference(self) -> bool:

@@ -12,6 +12,7 @@ import os
 import socket
 from typing import Any
 
+import psutil
 import torch
 from transformers import PretrainedConfig
 
@@ -53,8 +54,13 @@ def _cache_on_cpu(subject: Subject, engine: Engine, found: Findings) -> None:
     if engine.sleep:
         found.error("engine", "--engine.sleep gives back a GPU's memory, and there is none here",
                     "leave --engine.sleep out")  # fmt: skip
-    # Whole GiB are what vLLM is told.
-    _compare(subject, max(1, round(engine.cpu_cache)) * GIB, "cpu", found, "--engine.cpu-cache")
+    cache = round(engine.cpu_cache) * GIB  # whole GiB are what vLLM is told
+    there = psutil.virtual_memory().total
+    if cache > there:
+        found.error("KV cache", f"--engine.cpu-cache {engine.cpu_cache:g}: this machine has "
+                    f"{gib(there)} of memory in all", "--engine.cpu-cache 1")  # fmt: skip
+        return
+    _compare(subject, cache, "cpu", found, "--engine.cpu-cache")
 
 
 def _cache_on_gpu(subject: Subject, engine: Engine, size: Size, found: Findings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from align.preflight.values import rounds
 from align.preflight.weights import Size
 from align.sizes import gib
 
+LONGEST = 255  # bytes of a file's name, on every disk in use
 NUMBER = 4  # bytes of a weight; AdamW keeps two moments of each
 
 
@@ -45,6 +47,10 @@ def check(subject: Subject, found: Findings, size: Size) -> None:
 
 def check_writable(folder: Path) -> None:
     """Raises FolderError where the stage's folder cannot be made or written to."""
+    too_long = max(folder.absolute().parts, key=lambda name: len(os.fsencode(name)))
+    if len(os.fsencode(too_long)) > LONGEST:
+        raise FolderError(f"{too_long[:40]}… is longer than the {LONGEST} bytes that a name may "
+                          "have: choose another folder with --out")  # fmt: skip
     there = existing(folder)
     if not there.is_dir():
         raise FolderError(f"{there} is a file: choose another folder with --out")

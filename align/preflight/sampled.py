@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from align.lora import merged_weights
+from align.preflight.rehearsal import one_by_one
 from align.rollout import EngineError, Sample
 from align.stages.context import Context
 from align.stages.rolled import RewardError, Rolled, Roller, Sampler
@@ -92,7 +93,12 @@ def together(work: Callable[[], list[T]], context: Context) -> tuple[list[T], fl
 
 def score(roller: Roller, groups: Sequence[Rolled], context: Context) -> str:
     """Fill in the groups' scores; what the reward did wrong on some process, or nothing."""
-    return first_said(lambda: roller.score(0, groups), context)
+
+    def work() -> None:
+        one_by_one(roller, groups)
+        roller.score(0, groups)
+
+    return first_said(work, context)
 
 
 def first_said(work: Callable[[], None], context: Context) -> str:

@@ -15,6 +15,7 @@ from align.preflight.subject import Subject
 FULL, ADAPTERS, TINY = (1e-3, 1e-2), (1e-2, 1e-1), (1e-2, 5e-2)
 SMALL = 2_000_000  # parameters of a tiny one
 NOTHING = 1e-10
+FAR = 0.01  # share of a reward that reaches a completion's first token
 
 
 def check(subject: Subject, found: Findings, *, parameters: int) -> None:
@@ -70,6 +71,13 @@ def _rates(config: Training, found: Findings, parameters: int) -> None:
     if optim.eps < 0 or optim.weight_decay < 0:
         found.error("optimizer", "--optim.eps and --optim.weight-decay must be at least 0",
                     "--optim.eps 1e-8 --optim.weight-decay 0")  # fmt: skip
+    elif optim.lr * optim.weight_decay >= 1:
+        found.error(
+            "optimizer",
+            f"--optim.weight-decay {optim.weight_decay:g} at a rate of {optim.lr:g} takes all of "
+            "every weight in a step",
+            "--optim.weight-decay 0.01",
+        )
     elif optim.lr * optim.weight_decay > 0.01:
         found.warning(
             "optimizer",
@@ -109,8 +117,9 @@ def _steps(config: Training, rows: int, found: Findings) -> None:
 
 def _adapters(config: Training, found: Findings) -> None:
     lora = config.lora
-    if lora.rank and not lora.alpha:
-        found.error("adapters", "--lora.alpha 0: adapters would add nothing", "--lora.alpha 32")
+    if lora.rank and lora.alpha <= 0:
+        found.error("adapters", f"--lora.alpha {lora.alpha:g}: adapters would add nothing",
+                    "--lora.alpha 32")  # fmt: skip
     if lora.rank and not 0 <= lora.dropout < 1:
         found.error("adapters", f"--lora.dropout {lora.dropout:g} must be a share below 1",
                     "--lora.dropout 0")  # fmt: skip
@@ -171,6 +180,13 @@ def _rollouts(config: Rollouts | Distill, rows: int, processes: int, found: Find
             f"--sampling.temperature {temperature:g}: {why}",
             "--sampling.temperature 1.0",
         )
+    if isinstance(config, Ppo) and config.gamma**config.sampling.max_tokens < FAR:
+        found.warning(
+            "discount",
+            f"--gamma {config.gamma:g}: of a reward at the end of {config.sampling.max_tokens} "
+            "tokens next to nothing reaches the first",
+            "--gamma 1",
+        )
     share = config.prompts // processes
     if config.prompts < config.minibatches:
         found.error(
@@ -194,6 +210,9 @@ def _rollouts(config: Rollouts | Distill, rows: int, processes: int, found: Find
             "clipping", "--eps-low 0 and --eps-high 0: only the first optimizer step of a rollout "
             "moves anything", "--eps-low 0.2 --eps-high 0.28",
         )  # fmt: skip
+    if config.entropy < 0:
+        found.warning("entropy", f"--entropy {config.entropy:g}: samples are made more alike",
+                      "give one above 0 to explore, or 0")  # fmt: skip
     beta = getattr(config, "beta", 0.0)
     if beta > 1:
         found.warning("beta", f"--beta {beta:g} holds the policy where it is", "--beta 0.05")

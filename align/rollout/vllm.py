@@ -109,7 +109,13 @@ class VllmEngine:
                     )
                 )
         self._wake()
-        outputs = iter(self.llm.generate(prompts, params, use_tqdm=False))
+        try:
+            outputs = iter(self.llm.generate(prompts, params, use_tqdm=False))
+        except (ValueError, RuntimeError) as error:
+            raise EngineError(
+                f"vLLM cannot sample from this model: {error}. Sample with the slower engine: "
+                "--engine.kind hf"
+            ) from error
         self._rest()
         return [[_sample(next(outputs).outputs[0]) for _ in request.seeds] for request in requests]
 
@@ -150,5 +156,5 @@ def _environment(engine: EngineConfig) -> None:
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     if not torch.cuda.is_available():
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        # Whole GiB, and 0 would mean vLLM's own choice of 4.
-        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(engine.cpu_cache)))
+        # Whole GiB.
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(round(engine.cpu_cache))

@@ -14,8 +14,13 @@ from align.preflight.subject import longest
 from align.progress import console
 from align.references import loading
 from align.stages.rolled import as_reward, judged, reward_columns
-from data.reward_probes import check_varies
+from data.gold_check import check_golds
+from data.reward_probes import check_ends, check_varies
+from data.reward_rows import check_every_row
 from data.reward_scores import patience_of
+from data.reward_together import check_together
+
+SECONDS = 16.0  # that each part of a reward's check may take, about
 
 
 def check_tracker(name: str) -> None:
@@ -47,22 +52,29 @@ def check_reward(config: Rollouts | Sample, rows: Any, *, models_too: bool = Tru
     """
     reward = config.reward
     if loading(reward) and not models_too:
-        reward = _without_models(reward)
+        reward = without_models(reward)
     first = [rows[0]]
     empty = "" if isinstance(rows[0]["prompt"], str) else data.rows.assistant("")
     columns = reward_columns(rows)
     patience = patience_of(as_reward(reward))
     judged(as_reward(reward), [empty], [[0]], first, columns, patience=patience)
     partly = bool(loading(config.reward))
-    if not partly and (doubt := check_varies(rows, as_reward(reward))):
-        console.print(f"warning: reward: {doubt}", markup=False)
+    made = as_reward(reward)
+    seconds = check_ends(rows, made)
+    if not partly:
+        _doubt("reward", check_varies(rows, made, most=_few(1, 8, seconds)))
+        _doubt("reward", check_together(rows, made, most=_few(6, 16, seconds)))
+    if models_too or partly:
+        check_every_row(rows, made)
     if "solution" not in rows.column_names or not any(rows["solution"]):
         return
     if partly and not models_too and "solution" not in as_reward(reward).needed(rows[0]):
         return  # what would judge is still to be loaded
-    found = data.validate.check_reward(rows, as_reward(reward), tolerance=0.05)
-    if found.doubt:
-        console.print(f"warning: reward: {found.doubt}", markup=False)
+    found = data.validate.check_reward(rows, made, _few(4, 64, seconds), tolerance=0.05)
+    _doubt("reward", found.doubt)
+    if found.gold is not None:
+        for doubt in check_golds(rows):
+            _doubt("gold", doubt)
     if found.offending is not None:
         console.print(
             f"warning: gold: the reward does not judge {1 - found.gold:.1%} of {found.rows} gold "
@@ -71,12 +83,22 @@ def check_reward(config: Rollouts | Sample, rows: Any, *, models_too: bool = Tru
         )
 
 
-def _without_models(reward: Any) -> rewards.Reward:
+def _doubt(what: str, said: str) -> None:
+    if said:
+        console.print(f"warning: {what}: {said}", markup=False)
+
+
+def _few(least: int, most: int, seconds: float) -> int:
+    """How many of a kind are tried where each takes so long, ten times or so."""
+    return max(least, min(most, int(SECONDS / (10 * max(seconds, 1e-6)))))
+
+
+def without_models(reward: Any) -> rewards.Reward:
     """The same reward with 0 for what a model would give."""
     if isinstance(reward, ModelReward):
         return rewards.from_trl(lambda completions, **_: [0.0] * len(completions))
     if isinstance(reward, rewards.Reward) and reward.inner:
-        return reward.with_inner([_without_models(inner) for inner in reward.inner])
+        return reward.with_inner([without_models(inner) for inner in reward.inner])
     return as_reward(reward)
 
 

@@ -196,8 +196,7 @@ def judged(
     except rewards.ContainedError as error:
         raise RewardError(f"the reward {reward.name} {error}") from error
     except Exception as error:  # a user's function may raise anything
-        said = rewards.core.described(error)
-        raise RewardError(f"the reward {reward.name} raised {said}") from error
+        raise RewardError(f"the reward {reward.name} {rewards.raised(error)}") from error
     try:
         rewards.core.check_scores(scores, completions, reward=reward.name)
     except ValueError as error:
@@ -208,11 +207,11 @@ def judged(
 @contextmanager
 def _torch_as_it_was() -> Iterator[None]:
     """Whatever a reward with a model of its own does to what all share: the generators, which
-    dropout draws from, whether gradients are computed, and the default type.
+    dropout draws from, and the default type.
     """
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     dtype = torch.get_default_dtype()
-    with torch.random.fork_rng(devices=devices), torch.set_grad_enabled(torch.is_grad_enabled()):
+    with torch.random.fork_rng(devices=devices):
         try:
             yield
         finally:

@@ -19,8 +19,9 @@ from accelerate.utils import InitProcessGroupKwargs
 
 import data
 from align import folder, manifest, models
+from align.again import STARTED_BY
 from align.allocator import keep_freed_memory
-from align.checkpoint import CheckpointError
+from align.checkpoint import CheckpointError, check_resumable
 from align.config import Distill, Rollouts, Sample, Stage
 from align.findings import Findings, PreflightError
 from align.locate import Located
@@ -85,6 +86,8 @@ def _run_stage(config: Stage, located: Mapping[str, Located], launch: Launch) ->
             _check_result(config, stage_folder)
             console.print(f"{stage_folder} is complete already; delete it to train again")
             return
+    if launch.check:
+        _check_folder(stage_folder, launch)
     check_tracker(launch.report_to)
     began = config
     config = data.placed(config, launch.out)
@@ -128,6 +131,17 @@ def _check_result(config: Stage, stage_folder: Path) -> None:
         folder.made_by(stage_folder, "data")
     else:
         models.ready(Located(kind="folder", path=str(stage_folder / "model")))
+
+
+def _check_folder(stage: Path, launch: Launch) -> None:
+    """Whether a run could begin in it, or go on; a chain sees to what its stages find."""
+    if STARTED_BY not in os.environ:
+        folder.check_unheld(stage, resume=launch.resume)
+    if launch.resume:
+        essence = manifest.essence(stage)
+        check_resumable(
+            stage / "checkpoints", lambda about: manifest.strange(about.get("of", {}), essence)
+        )
 
 
 def _work(

@@ -9,6 +9,7 @@ import re
 import sys
 import time
 
+import numpy as np
 import torch
 
 HELD = []
@@ -132,8 +133,21 @@ async def sleeps_in_a_coroutine(completions, **_):
     await asyncio.sleep(600)
 
 
-def holds_the_lock(completions, **_):
+def searches(completions, **_):
     re.match(r"(a+)+$", "a" * 60 + "b")
+
+
+def reckons(completions, **_):
+    return [9**9**9]
+
+
+def holds_the_lock(completions, **_):
+    sum(range(10**12))
+
+
+def goes_elsewhere(completions, **_):
+    os.chdir("/")
+    return values(completions, 1.0)
 
 
 def eats(completions, **_):
@@ -160,6 +174,9 @@ BAD_VALUES = {
     "inf": (math.inf, "returned inf"),
     "-inf": (-math.inf, "returned -inf"),
     "huge": (10**400, "returned inf"),
+    "large": (1e39, r"returned 1e\+39"),
+    "list of one": (np.array([1.0]), r"not ndarray of shape \(1,\)"),
+    "row of a tensor": (torch.tensor([1.0]), r"not Tensor of shape \(1,\)"),
     "text": ("1.0", "not str"),
     "bytes": (b"1", "not bytes"),
     "list": ([1.0], "not list"),

@@ -99,6 +99,27 @@ def test_a_call_in_a_call_is_ended_with_the_outer_one(monkeypatch):
     assert reached == []
 
 
+@pytest.mark.parametrize("asleep", [0, 60])
+def test_an_end_of_the_process_that_a_reward_swallows_comes_again(asleep, monkeypatch):
+    """As by a bare `except:`; the reward may have returned before it comes again."""
+
+    def ended(number, frame):
+        raise rewards.Interrupted(130)
+
+    monkeypatch.setattr(containment, "_LOOK", 0.05)
+    before = signal.signal(signal.SIGUSR1, ended)
+    begun = time.perf_counter()
+    try:
+        with pytest.raises(rewards.Interrupted), rewards.contained(patience=60, completions=1):
+            try:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            except:  # noqa: E722
+                time.sleep(asleep)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert time.perf_counter() - begun < 30
+
+
 @pytest.mark.parametrize("end", [rewards.Interrupted(130), KeyboardInterrupt()])
 def test_an_end_of_the_process_that_no_reward_asked_for_goes_through(end):
     def ended(number, frame):

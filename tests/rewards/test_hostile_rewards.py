@@ -131,8 +131,8 @@ def test_scores_of_a_reward_of_ones_own_are_held_to_the_same(made, said):
 
 
 def test_a_sum_that_overflows_and_a_weight_that_is_no_number_are_refused():
-    with pytest.raises(RewardError, match="gave inf"):
-        judge(rewards.WeightedSum(((10.0, giving([1e308, 0.0])),)))
+    with pytest.raises(RewardError, match=r"gave 3e\+39"):
+        judge(rewards.WeightedSum(((10.0, giving([3e38, 0.0])),)))
     with pytest.raises(ValueError, match="weight nan"):
         rewards.WeightedSum(((math.nan, giving([])),))
 
@@ -143,6 +143,13 @@ def test_values_of_a_function_under_limits_are_finite_too():
             judge(rewards.PerSample(fn=lambda text, value=value: value))
     with pytest.raises(RewardError, match="not str"):
         judge(rewards.PerSample(fn=lambda text: "1"))
+
+
+def test_a_parameter_of_a_function_under_limits_that_is_no_column_is_named():
+    with pytest.raises(RewardError, match="has a parameter 'gold', which is no column; columns"):
+        judge(rewards.PerSample(fn=lambda text, gold: 1.0))
+    scores = judge(rewards.PerSample(fn=lambda text, gold=1: gold))
+    assert [score.value for score in scores] == [1.0, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +171,8 @@ def test_a_wrong_number_of_rewards_under_limits_is_refused_too(fn, said):
 
 
 def test_what_a_reward_raises_is_named_with_it():
-    with pytest.raises(RewardError, match="the reward raises raised KeyError"):
+    said = r"the reward raises raised KeyError\('no such thing'\) at .*hostile_functions\.py, line "
+    with pytest.raises(RewardError, match=rf'{said}\d+: raise KeyError\("no such thing"\)$'):
         judge(hostile.raises)
 
 
@@ -287,6 +295,15 @@ with rewards.contained(patience=0.5, completions=1):
 """
 
 
+@pytest.mark.parametrize("name", ["searches", "reckons"])
+def test_a_reward_that_holds_the_interpreter_and_looks_for_signals_is_given_up(name):
+    begun = time.perf_counter()
+    with pytest.raises(RewardError, match=f"the reward {name} has not answered for 0.5 s"):
+        judge(rewards.from_trl(getattr(hostile, name), patience=0.5), texts=["a"])
+    assert time.perf_counter() - begun < 10
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
+
+
 def test_a_reward_that_holds_the_interpreter_ends_the_run_and_says_where():
     paths = [str(Path(__file__).parent), str(Path(rewards.__file__).parent.parent)]
     done = subprocess.run(
@@ -294,6 +311,12 @@ def test_a_reward_that_holds_the_interpreter_ends_the_run_and_says_where():
     )
     assert done.returncode == 1
     assert "Timeout" in done.stderr and "in holds_the_lock" in done.stderr
+
+
+def test_a_reward_that_goes_elsewhere_leaves_the_process_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert [score.value for score in judge(hostile.goes_elsewhere)] == [1.0, 1.0]
+    assert Path.cwd() == tmp_path
 
 
 def test_a_reward_that_eats_memory_is_given_up(monkeypatch):
