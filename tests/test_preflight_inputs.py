@@ -10,7 +10,7 @@ from looked_at import answered, grpo, levels, sft, subject
 from mistaken import assistant, problems, user
 from transformers import LlamaConfig
 
-from align.config import Lora, Optim, Sampling
+from align.config import Distill, Lora, Optim, Sampling
 from align.findings import PreflightError
 from align.preflight import endings, leaks, lengths, template, values, vocabulary
 from align.preflight.engine import bytes_a_token
@@ -47,6 +47,15 @@ def test_a_sequence_above_the_token_budget():
         compute = SimpleNamespace(token_budget=budget)
         object.__setattr__(config, "compute", compute)
         assert levels(lengths._budget, subject(config, problems()))[0] == expected
+
+
+def test_a_teacher_with_too_few_positions_is_refused(tmp_path):
+    LlamaConfig(vocab_size=100, max_position_embeddings=50).save_pretrained(tmp_path)
+    more = {"model": "m", "data": SimpleNamespace(name="rows"), "teacher": str(tmp_path)}
+    config = Distill(**more, sampling=Sampling(max_prompt_tokens=64, max_tokens=100))
+    got, found = levels(lengths._positions, subject(config, problems()))
+    assert got == [("error", "positions")]
+    assert "the teacher has 50 positions; --sampling" in found.found[0].said
 
 
 def test_keys_and_values_a_token():

@@ -128,8 +128,13 @@ def _evaluations(subject: Subject, found: Findings, recipe: str) -> None:
             f"as {first.words[:80]!r}"
         )
         if overlap.share > MOST:
-            found.error("leak", f"{said}: it would measure memory",
-                        "train on another split, or evaluate on one that is held out")  # fmt: skip
+            found.error(
+                "leak",
+                f"{said}: it would measure memory",
+                "train on other rows with --data, such as another split, or mend the recipe "
+                f"{recipe}: give its evaluation {evaluation.name} rows that are held out, or take "
+                "it out of evaluations to train all the same",
+            )
         elif overlap.share > FEW:
             found.warning("leak", said, "drop them from one of the two")
         else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import rewards
+from align import models
 from align.config import Distill, Rollouts, Sample
 from align.findings import Findings
 from align.preflight.subject import SAMPLING, Subject, longest
@@ -43,7 +44,7 @@ def _left_out(subject: Subject, found: Findings) -> None:
         f"{share:.0%} of the {what} of {config.data.name}{sample} are longer than {flag} {limit} "
         f"and left out; half have at most {middle:,} tokens, the longest {most:,}"
     )
-    fits = f"raise {flag}, to {lengths[int(0.98 * (len(lengths) - 1))]:,} for nearly all"
+    fits = f"{flag} {lengths[int(0.98 * (len(lengths) - 1))]} takes nearly all"
     if share == 1 or share > NEARLY_ALL:
         found.error("length", said, fits)
     elif share > MUCH:
@@ -53,20 +54,27 @@ def _left_out(subject: Subject, found: Findings) -> None:
 
 
 def _positions(subject: Subject, found: Findings) -> None:
-    room = getattr(subject.model_config.get_text_config(), "max_position_embeddings", None)
-    wanted = longest(subject.config)
-    if room is None or wanted <= room:
-        return
-    if isinstance(subject.config, SAMPLING):
+    """Of every model that reads whole sequences: positions that it was not made for give nonsense
+    without a word.
+    """
+    config, wanted = subject.config, longest(subject.config)
+    known = {"model": subject.model_config}
+    for role in ("teacher", "critic_model"):
+        if path := subject.place(getattr(config, role, "")):
+            trust = config.trust_remote_code
+            known[role.removesuffix("_model")] = models.load_config(path, trust_remote_code=trust)
+    flags = "--max-tokens"
+    if isinstance(config, SAMPLING):
         flags = "--sampling.max-prompt-tokens and --sampling.max-tokens together"
-    else:
-        flags = "--max-tokens"
-    found.error(
-        "positions",
-        f"the model has {room} positions; {flags} must not exceed them, and are {wanted}",
-        f"lower {flags.removesuffix(' together').replace(' and ', ' or ')}, or give a model with "
-        "a longer context",
-    )
+    for role, of_model in known.items():
+        room = getattr(of_model.get_text_config(), "max_position_embeddings", None)
+        if room is not None and wanted > room:
+            found.error(
+                "positions",
+                f"the {role} has {room} positions; {flags} must not exceed them, and are {wanted}",
+                f"lower {flags.removesuffix(' together').replace(' and ', ' or ')}, or give a "
+                f"{role} with a longer context",
+            )
 
 
 def _budget(subject: Subject, found: Findings) -> None:

@@ -57,6 +57,12 @@ class Subject:
         """The folder of the stage's input."""
         return self.paths[self.config.model]
 
+    def place(self, name: str) -> str | None:
+        """Where another model is; None of one that is not there yet, and of none."""
+        if name and Path(name).is_dir():
+            return name
+        return self.paths.get(name)
+
     @property
     def samples(self) -> bool:
         """Whether completions are sampled."""

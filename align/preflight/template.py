@@ -42,7 +42,7 @@ def _rendered(subject: Subject, found: Findings) -> None:
     name, count, first = subject.config.data.name, len(refused), refused[0]
     said = (
         f"{count:,} of {len(subject.readings):,} rows of {name} cannot be rendered with the "
-        f"tokenizer of {subject.path}, row {first.row} for one: {first.refused}"
+        f"tokenizer of {subject.path}, the {data.rows.nth(first.row)} for one: {first.refused}"
     )
     # Pairs that cannot be rendered are left out by the stage; elsewhere one is the end.
     leaves_out = subject.config.kind in ("dpo", "kto", "reward_model")
