@@ -86,6 +86,7 @@ class Compute:
         require(
             self.token_budget > 0, "compute.token-budget", self.token_budget, "at least 1 token"
         )
+        require(self.threads >= 0, "compute.threads", self.threads, "at least 0")
         require(self.patience > 0, "compute.patience", self.patience, "above 0")
 
 
@@ -97,6 +98,11 @@ class Checkpoints:
     """Steps between two checkpoints; 0 writes none but on SIGTERM."""
     keep: int = 2
     """Newest ones kept."""
+
+    def __post_init__(self) -> None:
+        for name in ("every", "keep"):
+            value = getattr(self, name)
+            require(value >= 0, f"checkpoints.{name}", value, "at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +137,9 @@ class Engine:
     def __post_init__(self) -> None:
         require(self.time_limit > 0, "engine.time-limit", self.time_limit, "above 0")
         require(self.patience >= 0, "engine.patience", self.patience, "at least 0")
+        share = self.gpu_memory
+        require(0 < share <= 1, "engine.gpu-memory", share, "a share of it, above 0 and at most 1")
+        require(self.cpu_cache > 0, "engine.cpu-cache", self.cpu_cache, "above 0")
         here = not self.sleep or self.kind == "vllm"
         require(here, "engine.sleep", self.sleep, "False where --engine.kind is not vllm")
 
@@ -154,6 +163,7 @@ class Sampling:
             value = getattr(self, name)
             require(value > 0, f"sampling.{name.replace('_', '-')}", value, "at least 1")
         require(self.temperature >= 0, "sampling.temperature", self.temperature, "at least 0")
+        require(self.top_k >= 0, "sampling.top-k", self.top_k, "at least 0 (which takes any token)")
         require(0 < self.top_p <= 1, "sampling.top-p", self.top_p, "above 0 and at most 1")
 
 

@@ -49,6 +49,7 @@ class Rollouts(Training):
             require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
         require(self.steps >= 0, "steps", self.steps, "at least 0")
         require(0 <= self.eps_low <= 1, "eps-low", self.eps_low, "between 0 and 1")
+        require(self.importance_cap > 0, "importance-cap", self.importance_cap, "above 0")
         sampling = self.sampling
         require(
             sampling.temperature > 0,
@@ -96,7 +97,10 @@ class Grpo(Rollouts):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.samples > 1, "samples", self.samples, "at least 2: a group is compared")
-        require(self.refill >= 0, "refill", self.refill, "at least 0")
+        for name in ("refill", "beta", "kl_every"):
+            value = getattr(self, name)
+            require(value >= 0, name.replace("_", "-"), value, "at least 0")
+        require(self.ratio_max > 0, "ratio-max", self.ratio_max, "above 0")
         # Which groups are dead is known once they are scored: too late to sample others ahead.
         require(not (self.ahead and self.refill), "refill", self.refill, "0 where --ahead is 1")
 

@@ -53,7 +53,7 @@ def _golds(subject: Subject, found: Findings) -> None:
     if marked > MOST:
         _say(found.error, subject, marked, rows, "the prompt states it as the answer")
         return
-    read = sum(_same(answer_of(text), gold) for text, gold in pairs) / len(pairs)
+    read = sum(same_answer(answer_of(text), gold) for text, gold in pairs) / len(pairs)
     if read > MOST:
         how = "it is what the prompt ends with, unless that is the task"
         _say(found.warning, subject, read, rows, how)
@@ -79,7 +79,7 @@ def _say(level: Any, subject: Subject, share: float, rows: Sequence[Any], how: s
 def _marked(text: str, gold: str) -> bool:
     """Whether the prompt gives its own answer, in a box or behind words that announce one."""
     wanted = (gold_of(gold) or gold).strip()
-    if _same(last_boxes(text)[1], gold):
+    if same_answer(last_boxes(text)[1], gold):
         return True
     for mark in _MARK.finditer(text):
         said = text[mark.end() :].lstrip(" \t\n*$(")
@@ -88,7 +88,8 @@ def _marked(text: str, gold: str) -> bool:
     return False
 
 
-def _same(answer: str, gold: str) -> bool:
+def same_answer(answer: str, gold: str) -> bool:
+    """Equal as text, or as a plain number."""
     wanted = gold_of(gold) or gold
     return bool(answer) and (
         answer.strip() == wanted.strip()

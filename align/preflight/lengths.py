@@ -10,6 +10,7 @@ import rewards
 from align import models
 from align.config import Distill, Rollouts, Sample
 from align.findings import Findings
+from align.preflight.contents import spoken
 from align.preflight.subject import SAMPLING, Subject, longest
 from align.stages.rolled import as_reward
 from rewards.extract import gold_of
@@ -23,6 +24,7 @@ def check(subject: Subject, found: Findings) -> None:
         _left_out(subject, found)
         _budget(subject, found)
         _answers(subject, found)
+        _cut(subject, found)
     _positions(subject, found)
 
 
@@ -93,6 +95,28 @@ def _budget(subject: Subject, found: Findings) -> None:
             f"{budget}, up to {max(lengths):,} tokens: each is computed alone, and takes the "
             "memory of its own length",
             f"--compute.token-budget {max(lengths)}",
+        )
+
+
+def _cut(subject: Subject, found: Findings) -> None:
+    """Answers of the data that a student is to follow, and that lose their end."""
+    config = subject.config
+    if not isinstance(config, Distill) or config.on_policy:
+        return
+    limit = config.sampling.max_tokens
+    lengths = sorted(
+        len(subject.encode(answer)) + 1
+        for _, row in subject.drawn
+        for answer in spoken(row).answers.values()
+    )
+    share = sum(length > limit for length in lengths) / len(lengths)
+    if share > MUCH:
+        report = found.error if share > NEARLY_ALL else found.warning
+        report(
+            "length",
+            f"{share:.0%} of the rows' own completions are longer than --sampling.max-tokens "
+            f"{limit} and cut there: the student never sees how they end",
+            f"--sampling.max-tokens {lengths[int(0.98 * (len(lengths) - 1))]} takes nearly all",
         )
 
 

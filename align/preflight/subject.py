@@ -90,6 +90,10 @@ class Subject:
         """Those that could be rendered."""
         return [reading for reading in self.readings if not reading.refused]
 
+    def encode(self, text: str) -> list[int]:
+        """A text's own tokens."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
     def _read(self, place: int, row: Mapping[str, Any]) -> Reading:
         try:
             if isinstance(self.config, SAMPLING):
