@@ -32,6 +32,9 @@ _NOT_TEXT = {
     b"BZh": "compressed with bzip2: bunzip2 it",
     b"PK\x03\x04": "a zip archive: unzip it",
     b"PAR1": "a Parquet file: name it .parquet",
+    b"<!DO": "an HTML page, such as a site's answer: download the file itself",
+    b"<htm": "an HTML page, such as a site's answer: download the file itself",
+    b"vers": "a pointer of git-lfs: git lfs pull",
     b"\xff\xfe": "UTF-16: save it as UTF-8, as with iconv -f UTF-16 -t UTF-8",
     b"\xfe\xff": "UTF-16: save it as UTF-8, as with iconv -f UTF-16 -t UTF-8",
 }
@@ -133,6 +136,8 @@ def _row(raw: bytes, where: str) -> Row | None:
         ) from None
     except (ValueError, RecursionError) as error:
         cut = "" if raw.endswith(b"\n") else " (the last line: is the file cut short?)"
+        if text.startswith("["):
+            cut = "; a whole JSON array becomes lines with jq -c '.[]'"
         raise DataError(
             f"{where}: not JSON ({error}); each line must be one whole JSON object{cut}"
         ) from error
