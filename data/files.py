@@ -96,10 +96,8 @@ def _conversion(file: Path, suffix: str) -> str:
         return f": jq -c '.[]' {file} > {file.with_suffix('.jsonl')}"
     if suffix in (".csv", ".tsv"):
         sign = ", sep='\\t'" if suffix == ".tsv" else ""
-        made = file.with_suffix(".parquet")
-        return (
-            f": python -c \"import pandas as p; p.read_csv('{file}'{sign}).to_parquet('{made}')\""
-        )
+        into = f"to_parquet('{file.with_suffix('.parquet')}')"
+        return f": python -c \"import pandas; pandas.read_csv('{file}'{sign}).{into}\""
     return ""
 
 

@@ -29,6 +29,7 @@ SIDES = ("completion", "chosen", "rejected")
 # What stands for nothing in tables that were read from elsewhere.
 NOTHING = frozenset({"nan", "n/a", "null", "<na>", "#n/a", "nat"})
 _PLACEHOLDER = re.compile(r"\{\{?\s*[A-Za-z_]\w*\s*\}?\}")
+_CODE = re.compile(r"\b(?:def|class|function|func|fn|public|import|include)\b|[{};]|:\s*$")
 _SENTENCE = re.compile(r"[.?!。？！]$")
 
 
@@ -118,6 +119,8 @@ def _repeats(rows: Sequence[Spoken], found: Findings) -> None:
     if _share(hits) <= MOST:
         return
     # Code that is asked to be completed may well be given whole; a question is not asked again.
+    if all(row.chat and _CODE.search(row.asked) for row in rows[:LEAST]):
+        return
     certain = [
         hit and (not row.chat or bool(_SENTENCE.search(row.asked.strip())))
         for hit, row in zip(hits, rows, strict=True)

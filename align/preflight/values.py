@@ -35,7 +35,7 @@ def _rates(config: Training, found: Findings, parameters: int) -> None:
     rates = {"--optim.lr": config.optim.lr}
     if isinstance(config, Ppo):
         rates["--critic-lr"] = config.critic_lr
-    full = TINY if parameters < SMALL else FULL
+    full = TINY if parameters < SMALL or config.model.startswith("random:") else FULL
     separate = isinstance(config, Ppo) and config.critic == "separate"  # it has no adapters
     for flag, rate in rates.items():
         whole = not config.lora.rank or (flag == "--critic-lr" and separate)

@@ -137,9 +137,10 @@ def test_a_plain_prompt_may_stand_beside_messages(tmp_path):
     assert list(local(tmp_path, answers, whole).rows()) == [expected, expected]
 
 
-def test_a_margin_travels_along(tmp_path):
-    rows = local(tmp_path, PAIR | {"margin": 0.5, "score_chosen": 7.0}).rows()
-    assert rows.column_names == ["prompt", "chosen", "rejected", "margin"]
+def test_what_tells_the_better_answer_travels_along(tmp_path):
+    told = {"margin": 0.5, "score_chosen": 7.0, "score_rejected": 6.5, "solution": "7"}
+    rows = local(tmp_path, PAIR | told | {"source": "x"}).rows()
+    assert rows.column_names == ["prompt", "chosen", "rejected", *told]
     assert rows["margin"] == [0.5]
     mixed = local(tmp_path, PAIR | {"margin": 0.5}, PAIR | {"chosen": "Or."}).rows()
     with pytest.raises(RowError, match=r"2nd row, column 'margin'.*null"):
