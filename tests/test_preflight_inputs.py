@@ -1,5 +1,6 @@
 """The parts of the preflight of inputs, on values written out."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,9 +11,30 @@ from looked_at import answered, grpo, levels, sft, subject
 from mistaken import assistant, problems, user
 from transformers import LlamaConfig
 
-from align.config import Distill, Lora, Optim, Sampling
-from align.findings import PreflightError
-from align.preflight import endings, leaks, lengths, template, values, vocabulary
+from align.config import (
+    Checkpoints,
+    Compute,
+    ConfigError,
+    Distill,
+    Engine,
+    Keep,
+    Kto,
+    Lora,
+    Optim,
+    Sampling,
+)
+from align.findings import Findings, PreflightError
+from align.preflight import (
+    contents,
+    endings,
+    knowing,
+    leaks,
+    lengths,
+    preferences,
+    template,
+    values,
+    vocabulary,
+)
 from align.preflight.engine import bytes_a_token
 from align.preflight.subject import drawn
 from align.stages.context import Launch
@@ -213,6 +235,76 @@ def test_a_base_model_s_end_token_is_not_the_chat_s():
         got, found = levels(endings.check, looked)
         assert got == [(level, "end token")]
         assert "<|im_end|>" in found.found[0].said
+
+
+@pytest.mark.parametrize(
+    ("nats", "entropy", "model", "level"),
+    [
+        (3.7, 3.5, "m", "note"),
+        (10.9, 10.8, "m", "warning"),  # drawn at random, and a folder of its own
+        (10.9, 10.8, "random:m", "note"),
+        (10.0, 5.0, "m", "error"),  # SmolLM2 with its tokens' ids exchanged: 10 to 14 nats
+        (12.0, None, "m", "warning"),
+    ],
+)
+def test_a_model_that_is_sure_of_other_words(nats, entropy, model, level):
+    known = SimpleNamespace(model=SimpleNamespace(config=LlamaConfig(vocab_size=49152)))
+    found = Findings()
+    certain = knowing.strange(nats, sft(model=model), known, found, entropy=entropy)
+    assert [each.level for each in found.found] == [level]
+    assert certain == (level == "error")
+
+
+@pytest.mark.parametrize(
+    ("make", "flag"),
+    [
+        (lambda: Sampling(top_k=-1), "--sampling.top-k -1"),
+        (lambda: Engine(gpu_memory=35.0), "--engine.gpu-memory 35.0"),
+        (lambda: Engine(cpu_cache=0.0), "--engine.cpu-cache 0.0"),
+        (lambda: Checkpoints(every=-1), "--checkpoints.every -1"),
+        (lambda: Checkpoints(keep=-1), "--checkpoints.keep -1"),
+        (lambda: Compute(threads=-1), "--compute.threads -1"),
+        (lambda: sft(epochs=math.inf), "--epochs inf"),
+        (lambda: grpo(beta=-0.1), "--beta -0.1"),
+        (lambda: grpo(kl_every=-1), "--kl-every -1"),
+        (lambda: grpo(ratio_max=0.0), "--ratio-max 0.0"),
+        (lambda: grpo(importance_cap=0.0), "--importance-cap 0.0"),
+        (lambda: Keep(language="english"), "--keep.language english"),
+    ],
+    ids=str,
+)
+def test_values_that_cannot_work_are_refused_with_their_flag(make, flag):
+    with pytest.raises(ConfigError, match=f"^{flag}: it must be"):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("changes", "check"),
+    [
+        ({"eps_high": 20.0}, "clipping"),
+        ({"entropy": 5.0}, "entropy"),
+        ({"entropy": -1e-3}, "entropy"),
+    ],
+    ids=str,
+)
+def test_values_that_are_hardly_meant(changes, check):
+    got, _ = levels(values.check, subject(grpo(prompts=4, **changes), problems()), parameters=1)
+    assert got == [("warning", check)]
+
+
+def test_a_label_that_hardly_occurs():
+    rows = [row | {"label": i != 3} for i, row in enumerate(answered(problems(count=60)))]
+    config = {"model": "m", "data": SimpleNamespace(name="rows")}
+    got, found = levels(preferences.check, subject(Kto(**config), rows))
+    assert got == [("warning", "labels")]
+    assert "--undesirable-weight 59" in found.found[0].cure
+    weighted = Kto(**config, undesirable_weight=59.0)
+    assert levels(preferences.check, subject(weighted, rows))[0] == []
+
+
+def test_one_answer_to_all():
+    rows = [row | {"completion": assistant("I do not know.")} for row in problems(count=20)]
+    assert levels(contents.check, subject(sft(), rows))[0] == [("warning", "text")]
 
 
 def test_the_nearest_ancestor_stands_for_an_input_that_is_to_be_made(tmp_path):

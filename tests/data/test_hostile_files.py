@@ -17,6 +17,7 @@ import pytest
 
 from data import DataError, RowError, jsonl, rows
 from data.files import opened, read
+from data.shapes import recognise
 from data.sources import Local
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -37,6 +38,9 @@ BROKEN = {
     "a surrogate in UTF-8": (b'{"prompt": "\xed\xa0\x80"}', "line 1: not UTF-8"),
     "UTF-16": (GOOD.decode().encode("utf-16"), "UTF-16: save it as UTF-8, as with iconv"),
     "UTF-16, the other way": (b"\xfe\xff" + GOOD.decode().encode("utf-16-be"), "UTF-16"),
+    "a web page": (b"<!DOCTYPE html><html></html>", "not JSON Lines but an HTML page"),
+    "a pointer": (b"version https://git-lfs.github.com/spec/v1", "a pointer of git-lfs: git lfs"),
+    "an array over lines": (b"[\n" + GOOD + b"\n]", r"line 1: not JSON .*jq -c '\.\[\]'"),
     "gzip": (gzip.compress(GOOD), "compressed with gzip: gunzip"),
     "Parquet": (b"PAR1" + bytes(50), "a Parquet file: name it .parquet"),
     "zip": (b"PK\x03\x04" + bytes(50), "a zip archive"),
@@ -80,6 +84,41 @@ def test_what_is_unusual_and_good_is_read(tmp_path):
     pair = b'{"prompt": "\\ud83d\\ude00 \\u0000 \xe2\x80\xa8", "solution": "1"}'
     path = write(tmp_path, b"\xef\xbb\xbf" + GOOD + b"\r\n\r\n\t " + pair + b" \t", "good.jsonl")
     assert read(path) == [json.loads(GOOD), {"prompt": "😀 \x00 \u2028", "solution": "1"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("rows.json", r"jq -c '\.\[\]' .*rows\.json > .*rows\.jsonl"),
+        ("rows.csv", "pandas.*parquet"),
+    ],
+)
+def test_what_makes_rows_of_another_format_is_said(tmp_path, name, said):
+    with pytest.raises(DataError, match=said):
+        read(write(tmp_path, GOOD, name))
+
+
+@pytest.mark.parametrize("column", ["promt", "\ufeffprompt"])
+def test_the_column_that_may_be_meant_is_named(column):
+    with pytest.raises(DataError, match="may be meant to be 'prompt'") as error:
+        recognise([column, "solution"], where="rows.jsonl")
+    assert repr(column) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        (0, "1st"),
+        (1, "2nd"),
+        (2, "3rd"),
+        (10, "11th"),
+        (12, "13th"),
+        (20, "21st"),
+        (1110, "1,111th"),
+    ],
+)
+def test_rows_are_counted_as_a_reader_does(place, said):
+    assert rows.nth(place) == f"{said} row"
 
 
 def test_a_file_that_may_not_be_read_is_said(tmp_path, monkeypatch):
