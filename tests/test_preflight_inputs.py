@@ -139,6 +139,13 @@ def test_golds_in_prompts(asked, level):
     assert got == ([(level, "leak")] if level else [])
 
 
+def test_a_countdown_s_target_may_stand_in_its_prompt():
+    rows = problems(prompt=lambda i, row: user(f"Make this of 1, 2, 3, 7: {row['solution']}"))
+    assert levels(leaks._golds, subject(grpo(), rows))[0] == [("warning", "leak")]
+    told = [row | {"nums": [1, 2, 3, 7], "target": int(row["solution"])} for row in rows]
+    assert levels(leaks._golds, subject(grpo(), told))[0] == []
+
+
 THINKING = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content.split('</think>')[-1] }}"
 THINKING += (
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

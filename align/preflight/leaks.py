@@ -37,10 +37,13 @@ def check(subject: Subject, found: Findings, *, recipe: str) -> None:
 
 
 def _golds(subject: Subject, found: Findings) -> None:
-    """Rows whose gold answer can be read off the prompt."""
+    """Rows whose gold answer can be read off the prompt. A countdown's target is told to everybody,
+    and an expression that gives it is what is asked.
+    """
     rows = [
         row for _, row in subject.drawn
         if isinstance(row.get("solution"), str) and row.get("prompt") is not None
+        and (row.get("nums") is None or row.get("target") is None)
     ][:LOOKED_AT]  # fmt: skip
     if not rows:
         return
