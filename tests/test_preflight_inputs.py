@@ -168,6 +168,15 @@ def test_a_template_that_drops_reasoning():
     assert "drops turns of the prompt" in found.found[0].said
 
 
+def test_a_template_that_fails_on_answers_alone_can_be_sampled_from():
+    """Its prompts render; that nothing can be trained on later is a warning."""
+    tokenizer = tiny.chat_tokenizer()
+    fails = "{% for m in messages if m.role == 'assistant' %}{{ m.content.no.such }}{% endfor %}"
+    tokenizer.chat_template = fails + tokenizer.chat_template
+    got, _ = levels(template.check, subject(grpo(), problems(), tokenizer=tokenizer))
+    assert got == [("warning", "chat template")]
+
+
 def test_a_template_with_a_date():
     tokenizer = tiny.chat_tokenizer()
     tokenizer.chat_template = DATED + tokenizer.chat_template

@@ -39,11 +39,16 @@ def check(subject: Subject, found: Findings) -> None:
     rows = [row for place, row in subject.drawn if place in fine]
     prompts = [prompt for row in rows if isinstance(prompt := _conversation(row), list)]
     if prompts:
-        _history(subject, found, prompts)
-        _markup(subject, found, prompts[0])
+        # A template may fail on what it is asked here and no row asks of it.
+        with suppress(data.chat.RenderError):
+            _history(subject, found, prompts)
+        with suppress(data.chat.RenderError):
+            _markup(subject, found, prompts[0])
         _round_trip(subject, found, prompts)
-        _date(subject, found, prompts[0])
-        _turns(subject, found, prompts[0])
+        with suppress(data.chat.RenderError):
+            _date(subject, found, prompts[0])
+        with suppress(data.chat.RenderError):
+            _turns(subject, found, prompts[0])
 
 
 def _rendered(subject: Subject, found: Findings) -> None:
@@ -98,9 +103,12 @@ def _text(subject: Subject, prompt: Any, *, generate: bool | None = None) -> str
     """
     if generate is None:
         generate = prompt[-1]["role"] != "assistant"
-    text = subject.tokenizer.apply_chat_template(
-        list(prompt), tokenize=False, add_generation_prompt=generate
-    )
+    try:
+        text = subject.tokenizer.apply_chat_template(
+            list(prompt), tokenize=False, add_generation_prompt=generate
+        )
+    except Exception as error:  # a template is a program, and may fail in any way
+        raise data.chat.RenderError(str(error)) from error
     return "".join(text.split())
 
 
