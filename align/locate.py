@@ -102,7 +102,7 @@ def _folder(folder: Path) -> Located | str:
     if not (folder / "config.json").is_file():
         return (
             f"{folder} has no config.json: not a model in Hugging Face layout; "
-            "give one with --model FOLDER"
+            f"{_model_near(folder)}"
         )
     if not any(folder.glob("*.safetensors")):
         asked = f", or read {trusted.READ[0]}, as tensors alone, by name: --model pickled:{folder}"
@@ -113,6 +113,19 @@ def _folder(folder: Path) -> Located | str:
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         return f"{folder} has no tokenizer ({', '.join(TOKENIZER_FILES)}); save it there too"
     return Located(kind="folder", path=str(folder))
+
+
+def _model_near(folder: Path) -> str:
+    """What to give in place of a folder that is none."""
+    if (folder / "adapter_config.json").is_file():
+        return (
+            "these are adapters alone: add them to their base with peft's merge_and_unload, save "
+            "that, and give its folder with --model"
+        )
+    for near in (folder / "model", *(each / "model" for each in folder.parents[:2])):
+        if (near / "config.json").is_file():
+            return f"give its model with --model {near}"
+    return "give one with --model FOLDER"
 
 
 def _pickled(reference: str) -> Located | str:

@@ -17,6 +17,7 @@ from align.folder import described
 from align.recipe import Recipe
 from align.references import parents
 from data import contamination, hub
+from data.rows import nth
 
 EXAMPLES = 5
 
@@ -122,6 +123,7 @@ def line(found: dict[str, Any]) -> str:
     return (
         f"WARNING, contamination: {found['matched']:,} of {found['prompts']:,} prompts "
         f"({found['share']:.1%}) stand in the training data, whole or by {found['n']} words in a "
-        f"row; {worst['matched']:,} in {worst['name']} of stage {worst['stage']}, such as row "
-        f"{example['row']}, its row {example['training_row']}: {example['words'][:100]!r}{unread}"
+        f"row; {worst['matched']:,} in {worst['name']} of stage {worst['stage']}, such as the "
+        f"{nth(example['row'])}, its {nth(example['training_row'])}: {example['words'][:100]!r}"
+        f"{unread}"
     )

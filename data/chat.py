@@ -60,7 +60,7 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Ids that end a completion: the template's own end of turn first, then the tokenizer's end
     token.
     """
-    found = [] if tokenizer.chat_template is None else [_stop(tokenizer, _template(tokenizer))[0]]
+    found = [] if tokenizer.chat_template is None else [stop(tokenizer)[0]]
     if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in found:
         found.append(tokenizer.eos_token_id)
     if not found:
@@ -68,6 +68,13 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
             "the tokenizer has neither an end token nor a chat template: set tokenizer.eos_token"
         )
     return found
+
+
+def stop(tokenizer: PreTrainedTokenizerBase) -> tuple[int, str]:
+    """The token by which the chat template ends an answer, as id and as text. Raises RenderError
+    where there is none.
+    """
+    return _stop(tokenizer, _template(tokenizer))
 
 
 def render(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any]) -> Rendered:

@@ -48,7 +48,10 @@ def from_transcript(text: str) -> list[Message]:
     """
     parts = _TURN.split(text if text.startswith("\n\n") else f"\n\n{text}")
     if parts[0].strip() or len(parts) == 1:
-        raise ValueError("a transcript starts with 'Human:' or 'Assistant:'")
+        raise ValueError(
+            "a transcript starts with 'Human:' or 'Assistant:'; other answers need their question "
+            "in a column 'prompt'"
+        )
     turns: list[Message] = []
     for speaker, content in zip(parts[1::2], parts[2::2], strict=True):
         role = "user" if speaker == "Human" else "assistant"

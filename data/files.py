@@ -81,10 +81,24 @@ def opened(path: str | Path) -> Sequence[Row]:
         case ".parquet":
             rows = _parquet(file)
         case other:
-            raise DataError(f"{file} ends in {other!r}; {' and '.join(SUFFIXES)} files are read")
+            raise DataError(
+                f"{file} ends in {other!r}; {' and '.join(SUFFIXES)} files are read"
+                + _conversion(file, other)
+            )
     if not rows:
         raise DataError(f"{file} holds no rows")
     return rows
+
+
+def _conversion(file: Path, suffix: str) -> str:
+    """What makes a file that is read of one that is not."""
+    if suffix == ".json":
+        return f": jq -c '.[]' {file} > {file.with_suffix('.jsonl')}"
+    if suffix in (".csv", ".tsv"):
+        sign = ", sep='\\t'" if suffix == ".tsv" else ""
+        into = f"to_parquet('{file.with_suffix('.parquet')}')"
+        return f": python -c \"import pandas; pandas.read_csv('{file}'{sign}).{into}\""
+    return ""
 
 
 def cut(rows: Sequence[Item], split: str) -> Sequence[Item]:

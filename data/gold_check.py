@@ -9,24 +9,40 @@ from typing import Any
 
 from data.contamination import prompt_texts
 from data.reward_scores import RewardCheckError
+from data.rows import nth
 from rewards.core import text_of
 from rewards.extract import answer_of
 
 ROWS = 5_000  # that are looked at
 FEW = 8  # rows below which nothing is said
 # What a missing value turns into on its way through a table.
-NOTHING = {"nan", "null", "n/a", "na", "<na>", "none", "nil", "undefined", "tbd", "todo", "?", "-"}
+NOTHING = {
+    "nan",
+    "null",
+    "n/a",
+    "#n/a",
+    "na",
+    "<na>",
+    "nat",
+    "none",
+    "nil",
+    "undefined",
+    "tbd",
+    "todo",
+    "?",
+    "-",
+}
 
 
 def check_golds(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What is to be doubted of the column solution. Raises RewardCheckError where nearly all golds
+    """What is to be doubted of the column solution. Raises RewardCheckError where most golds
     stand for nothing, and where they are those of other rows.
     """
     some = [row for row in islice(rows, ROWS) if isinstance(row.get("solution"), str)]
     if len(some) < FEW:
         return []
     _of_other_rows(some)
-    return [*_nothing(some), *_one(some), *_contradicting(some)]
+    return [*_nothing(some), *_contradicting(some)]
 
 
 def _of_other_rows(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -65,21 +81,12 @@ def _nothing(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if not found or words > 0.5 * len(others):  # "none" may be the answer among words
         return
     said = (
-        f"row {found[0]}: the gold {rows[found[0]]['solution']!r} stands for no answer "
+        f"{nth(found[0])}: the gold {rows[found[0]]['solution']!r} stands for no answer "
         f"({len(found)} of {len(rows)} rows), and that word would be learnt; drop such rows"
     )
-    if len(found) > 0.9 * len(rows):
+    if len(found) > 0.5 * len(rows):
         raise RewardCheckError(said)
     yield said
-
-
-def _one(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    golds = {row["solution"].strip() for row in rows}
-    if len(golds) == 1 and len(set(prompt_texts(rows))) >= FEW:
-        yield (
-            f"all {len(rows)} rows have the gold {golds.pop()!r}: a model that always says so, "
-            "whatever it is asked, earns everything"
-        )
 
 
 def _contradicting(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:

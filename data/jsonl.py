@@ -33,6 +33,9 @@ _NOT_TEXT = {
     b"PK\x03\x04": "a zip archive: unzip it",
     b"PAR1": "a Parquet file: name it .parquet",
     b"\xff\xfe\0\0": "UTF-32: save it as UTF-8, as with iconv -f UTF-32 -t UTF-8",
+    b"<!DO": "an HTML page, such as a site's answer: download the file itself",
+    b"<htm": "an HTML page, such as a site's answer: download the file itself",
+    b"vers": "a pointer of git-lfs: git lfs pull",
     b"\xff\xfe": "UTF-16: save it as UTF-8, as with iconv -f UTF-16 -t UTF-8",
     b"\xfe\xff": "UTF-16: save it as UTF-8, as with iconv -f UTF-16 -t UTF-8",
 }

@@ -24,7 +24,7 @@ class LeftOut:
     first: str | None = None
 
     def add(self, reason: str, where: str) -> None:
-        """One row more, for this reason. where: such as `row 7`."""
+        """One row more, for this reason. where: such as `the 7th row`."""
         self.reasons[reason] = self.reasons.get(reason, 0) + 1
         self.first = self.first or where
 

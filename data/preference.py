@@ -3,7 +3,7 @@ several stages read, so that a recipe's SFT, reward model and KTO share one data
 
 | use | columns |
 |---|---|
-| `pairs` | prompt, chosen, rejected, perhaps margin |
+| `pairs` | prompt, chosen, rejected, perhaps margin, scores, solution |
 | `kto` | prompt, completion, label: each pair gives a desirable row and an undesirable one |
 | `sft` | prompt, completion: the chosen one |
 
@@ -19,6 +19,8 @@ from data.left_out import Unusable
 from data.rows import Message, Row, assistant, user
 
 USES = ("pairs", "kto", "sft")
+# A margin, what a judge gave each answer, a gold answer.
+TELLING = ("margin", "score_chosen", "score_rejected", "solution")
 
 
 def preference(row: Row) -> Row:
@@ -27,12 +29,12 @@ def preference(row: Row) -> Row:
     Whole dialogues give their common prefix as the prompt. Public sets hold some pairs of no use:
     Unusable for two equal answers, an empty prompt or answer, dialogues that open differently.
     TRL's own columns of messages (prompt, chosen, rejected) pass as they are, for the validator,
-    but for a prompt that both answers repeat. A margin travels along.
+    but for a prompt that both answers repeat. What tells the better one travels along (`TELLING`).
     """
     prompt, chosen, rejected = row.get("prompt"), row["chosen"], row["rejected"]
-    margin = {} if row.get("margin") is None else {"margin": row["margin"]}
+    told = {name: row[name] for name in TELLING if row.get(name) is not None}
     if isinstance(prompt, list) and isinstance(chosen, list):
-        return _explicit(normalise(prompt), normalise(chosen), normalise(rejected)) | margin
+        return _explicit(normalise(prompt), normalise(chosen), normalise(rejected)) | told
     if prompt is None and isinstance(chosen, str):
         chosen, rejected = from_transcript(chosen), from_transcript(rejected)
     if isinstance(chosen, list):
@@ -48,7 +50,7 @@ def preference(row: Row) -> Row:
         prompt = user(prompt) if isinstance(prompt, str) else normalise(prompt)
         chosen, rejected = assistant(chosen.strip()), assistant(rejected.strip())
     _check_pair(prompt, chosen, rejected)
-    return {"prompt": prompt, "chosen": chosen, "rejected": rejected} | margin
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected} | told
 
 
 def _explicit(prompt: list[Message], chosen: list[Message], rejected: list[Message]) -> Row:

@@ -27,7 +27,7 @@ from data.reward_scores import (
     scores,
 )
 from data.reward_values import check_values
-from data.rows import DataError
+from data.rows import DataError, nth
 
 
 def check_reward(
@@ -72,7 +72,7 @@ def check_reward(
     if len(unread) > tolerance * len(asked):
         index = unread[0]
         raise RewardCheckError(
-            f"row {places[index]}: its gold answer (column 'solution') cannot be read: "
+            f"{nth(places[index])}: its gold answer (column 'solution') cannot be read: "
             f"{golds[index]!r} ({len(unread)} of {len(asked)} rows). Right and wrong answers would "
             "earn the same there. Write golds as the bare answer, such as 18 or \\boxed{1/2}, "
             "and drop rows without one"
@@ -82,7 +82,7 @@ def check_reward(
     if any(empty):
         index = empty.index(True)
         raise RewardCheckError(
-            f"row {places[index]}: the reward judges an empty answer correct (gold "
+            f"{nth(places[index])}: the reward judges an empty answer correct (gold "
             f"{golds[index]!r}; {sum(empty)} of {len(empty)} rows). Training would reward silence: "
             "check the reward's parsing"
         )
@@ -97,7 +97,7 @@ def check_reward(
         if any(shuffled):
             index = shuffled.index(True)
             raise RewardCheckError(
-                f"row {places[index]}: the reward judges other rows' answers correct (gold "
+                f"{nth(places[index])}: the reward judges other rows' answers correct (gold "
                 f"{golds[index]!r}; {sum(shuffled)} of {len(shuffled)} rows). Check that it reads "
                 "the solution column"
             )
@@ -170,7 +170,7 @@ def _raise_refused(
     gold = golds[refused[0]]
     why = f"; {unread} cannot be read as an answer at all" if unread else ""
     raise RewardCheckError(
-        f"row {places[refused[0]]}: the reward does not judge the gold answer correct: solution "
-        f"{gold!r} written as {form.replace('{solution}', gold)!r} ({len(refused)} of {len(golds)} "
-        f"rows{why}). Mend or drop such rows, or allow a share of them with tolerance="
+        f"{nth(places[refused[0]])}: the reward does not judge the gold answer correct: "
+        f"solution {gold!r} written as {form.replace('{solution}', gold)!r} ({len(refused)} of "
+        f"{len(golds)} rows{why}). Mend or drop such rows, or allow a share of them with tolerance="
     )

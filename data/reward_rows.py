@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from data.reward_scores import GOLD_FORMAT, RewardCheckError, leaves, scores
+from data.rows import nth
 
 SECONDS = 8.0
 CHUNK, MOST = 128, 20_000  # rows of a call, and of all
@@ -53,7 +54,7 @@ def _try(
             for place in places:
                 _try(rows, [place], reward)
             raise  # in company alone
-        raise RewardCheckError(f"row {places[0]}: {error}") from error
+        raise RewardCheckError(f"{nth(places[0])}: {error}") from error
 
 
 def _text(row: Mapping[str, Any]) -> str:

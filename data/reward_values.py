@@ -11,6 +11,7 @@ from typing import Any
 
 from data.reward_reads import columns_read
 from data.reward_scores import EMPTY, RewardCheck, RewardCheckError, mean, others, scores
+from data.rows import nth
 
 TOLD = 0.75  # share of rows in which a reward of values must tell gold from the rest
 
@@ -63,8 +64,8 @@ def check_values(
             "judges other rows' answers correct"
         )  # fmt: skip
         said = (
-            f"row {places[told.index(False)]}: the reward {what}: on {count} rows the gold answer "
-            f"(row {first}: {golds[0]!r}) earns {gold:g} on average, other rows' answers "
+            f"{nth(places[told.index(False)])}: the reward {what}: on {count} rows the gold answer "
+            f"({nth(first)}: {golds[0]!r}) earns {gold:g} on average, other rows' answers "
             f"{other:g}, written as {form.replace('{solution}', golds[0])!r} and in "
             f"{len(tried) - 1} other forms. Check that it reads the solution column, and the form "
             "of its answers"
@@ -72,7 +73,7 @@ def check_values(
         return _refused(said, none, certain=len(steps) <= 2)
     if sum(spoke) < TOLD * count:
         said = (
-            f"row {places[spoke.index(False)]}: the reward gives an empty answer as much as the "
+            f"{nth(places[spoke.index(False)])}: the reward gives an empty answer as much as the "
             f"gold one ({max(map(mean, empty)):g} and {gold:g} on average). Training would reward "
             "silence: check the reward's parsing"
         )

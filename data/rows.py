@@ -43,7 +43,7 @@ class RowError(DataError):
 
     def __init__(self, *, row: int, column: str, expected: str, seen: str) -> None:
         self.row, self.column, self.expected, self.seen = row, column, expected, seen
-        super().__init__(f"row {row}, column {column!r}: expected {expected}, found {seen}")
+        super().__init__(f"{nth(row)}, column {column!r}: expected {expected}, found {seen}")
 
 
 @runtime_checkable
@@ -148,7 +148,7 @@ def _named(rows: list[Row], first: int, types: dict[str, Any], error: Exception)
         before = next((row for row in range(fitting) if values[row] is not None), None)
         kind = "plain text, numbers of 64 bits, lists and objects of them"
         if before is not None:
-            kind = f"the same kind as in row {first + before}, {show(values[before])}"
+            kind = f"the same kind as in the {nth(first + before)}, {show(values[before])}"
         elif column in types:
             kind = f"the same kind as in the rows before, {types[column]}"
         return RowError(
@@ -157,7 +157,8 @@ def _named(rows: list[Row], first: int, types: dict[str, Any], error: Exception)
             expected=f"{kind} (the parts of a mixture need the same style=)",
             seen=show(values[fitting]),
         )
-    return DataError(f"rows {first} to {first + len(rows)} do not fit in one table: {error}")
+    last = nth(first + len(rows) - 1)
+    return DataError(f"the {nth(first)} to the {last} do not fit in one table: {error}")
 
 
 def _fit(values: list[Any], known: Any) -> bool:
@@ -183,6 +184,13 @@ def _check_room(rows: int, held: int) -> None:
             f"memory runs out: {rows:,} rows take {held / 2**30:.1f} GiB, and {free / 2**30:.1f} "
             "GiB are free. Take fewer, as in --data my/rows.jsonl?limit=100000, or shorter ones"
         )
+
+
+def nth(place: int) -> str:
+    """`1st row` for 0, as a reader counts: beside line numbers a bare `row 0` would be misread."""
+    number = place + 1
+    teens = 10 <= number % 100 < 20
+    return f"{number:,}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')} row"
 
 
 def show(value: object) -> str:

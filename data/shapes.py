@@ -7,6 +7,7 @@ whose columns are all there is taken.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -87,11 +88,21 @@ def recognise(columns: Iterable[str], *, where: str) -> Shape:
     for shape in SHAPES:
         if shape.columns <= seen:
             return shape
+    names = [name if name.isprintable() else repr(name) for name in sorted(seen)]
     known = "\n".join(f"  {shape.name}: {', '.join(sorted(shape.columns))}" for shape in SHAPES)
     raise DataError(
-        f"{where}: the columns {', '.join(sorted(seen)) or '(none)'} fit no known shape. "
-        f"Known are:\n{known}"
+        f"{where}: the columns {', '.join(names) or '(none)'} fit no known shape"
+        f"{_nearest(seen)}. Known are:\n{known}"
     )
+
+
+def _nearest(columns: set[str]) -> str:
+    """What a column that is none of a shape's was to be called, perhaps."""
+    wanted = sorted({name for shape in SHAPES for name in shape.columns} - columns)
+    for column in sorted(columns - {name for shape in SHAPES for name in shape.columns}):
+        if close := difflib.get_close_matches(column, wanted, n=1, cutoff=0.75):
+            return f" ({column!r} may be meant to be {close[0]!r})"
+    return ""
 
 
 def named(name: str) -> Shape:

@@ -20,7 +20,7 @@ from data.files import Item
 from data.left_out import LeftOut, Unusable
 from data.preference import paired
 from data.prompts import Style, check_style, dress
-from data.rows import DataError, Row, RowError, dataset, show
+from data.rows import DataError, Row, RowError, dataset, nth, show
 from data.shapes import Use, check_use
 
 if TYPE_CHECKING:
@@ -175,12 +175,12 @@ class Table:
             try:
                 mapped = _map(shape, each)
             except Unusable as reason:
-                left_out.add(str(reason), f"row {each.place} of {each.where}")
+                left_out.add(str(reason), f"the {nth(each.place)} of {each.where}")
                 continue
             needed = mapped.keys() | set(shape.makes) if self.complete else shape.makes
             if lacking := [column for column in sorted(needed) if mapped.get(column) is None]:
                 left_out.add(
-                    f"without {' and '.join(lacking)}", f"row {each.place} of {each.where}"
+                    f"without {' and '.join(lacking)}", f"the {nth(each.place)} of {each.where}"
                 )
                 continue
             yield mapped
@@ -217,5 +217,5 @@ def _map(shape: shapes.Shape, raw: _Raw) -> Row:
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         kinds = ", ".join(f"{column}: {show(row.get(column))}" for column in sorted(shape.columns))
         raise DataError(
-            f"{where}: row {place} is not of shape {shape.name}: {error}. It has {kinds}"
+            f"{where}: the {nth(place)} is not of shape {shape.name}: {error}. It has {kinds}"
         ) from error

@@ -129,6 +129,8 @@ def _check_row(
                 hint = ", the messages that both dialogues open with in a column of their own"
             have = ", ".join(name for name, value in row.items() if value is not None) or "none"
             seen = "null" if column in row else f"no such column; there are: {have}"
+            if kind in ("sft", "kto") and {"chosen", "rejected"} <= row.keys():
+                seen += f". Pairs are read as such rows with --data FILE?use={kind}"
             raise RowError(
                 row=index, column=column, expected=f"a value, for {kind}{hint}", seen=seen
             )

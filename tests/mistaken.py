@@ -59,6 +59,39 @@ def golds(i, row):
     return row["solution"]
 
 
+def replied(count=12, text=golds):
+    """Sums with an answer in place of the gold; text: made of a row's number and its row."""
+    rows = [row | {"completion": assistant(text(i, row))} for i, row in enumerate(problems(count))]
+    return without(rows, "solution")
+
+
+def judged(count=12, *, right=True, told=True):
+    """Pairs of a right answer and a wrong one, chosen if `right`, beside their gold if `told`."""
+    sides = ("chosen", "rejected") if right else ("rejected", "chosen")
+    rows = problems(count)
+    for i, row in enumerate(rows):
+        texts = (f"{i} plus {i + 1} is {row['solution']}", f"{i + 2} plus {i + 3} is {2 * i + 5}")
+        row |= {side: assistant(text) for side, text in zip(sides, texts, strict=True)}
+    return rows if told else without(rows, "solution")
+
+
+def labelled(count=12, *, right=True, told=True):
+    """Those pairs as labelled rows, right ones true if `right`."""
+    rows = [
+        {name: row[name] for name in ("prompt", "solution")}
+        | {"completion": row[side], "label": (side == "chosen") == right}
+        for row in judged(count)
+        for side in ("chosen", "rejected")
+    ]
+    return rows if told else without(rows, "solution")
+
+
+def scored(chosen, rejected):
+    return [
+        row | {"score_chosen": chosen, "score_rejected": rejected} for row in judged(told=False)
+    ]
+
+
 def without(rows, column):
     return [{name: value for name, value in row.items() if name != column} for row in rows]
 

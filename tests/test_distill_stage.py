@@ -210,12 +210,3 @@ def test_a_teacher_that_takes_no_packs_makes_both_padded(tmp_path, folders, caps
     assert stage.context.padded
     assert "the teacher: it looks back 40 tokens only" in capsys.readouterr().out
     assert all(pack.padded for pack in stage.collect(1).minibatches[0])
-
-
-def test_a_teacher_with_too_few_positions_is_refused(tmp_path, folders):
-    from transformers import LlamaConfig
-
-    tiny.model(LlamaConfig, max_position_embeddings=50).save_pretrained(tmp_path / "teacher")
-    trl_peer.tiny_tokenizer().save_pretrained(tmp_path / "teacher")
-    with pytest.raises(ModelError, match="has 50 positions; --sampling"):
-        distill_stage.stage(tmp_path / "teacher", folders[1], tiny.rollout(2))

@@ -70,6 +70,18 @@ def test_a_folder_without_a_configuration_is_refused(tmp_path):
     assert problem.endswith("--model FOLDER")
 
 
+def test_a_folder_of_adapters_is_told_from_a_model(tmp_path):
+    folder = _model(tmp_path / "mine", "adapter_config.json", "adapter_model.safetensors")
+    assert "adapters alone: add them to their base" in _problem(str(folder))
+
+
+@pytest.mark.parametrize("given", ["sft", "sft/checkpoints/step-00000002"])
+def test_the_model_beside_what_was_given_is_named(tmp_path, given):
+    there = _model(tmp_path / "sft" / "model", "config.json", "model.safetensors")
+    (tmp_path / given).mkdir(parents=True, exist_ok=True)
+    assert _problem(str(tmp_path / given)).endswith(f"give its model with --model {there}")
+
+
 def test_a_folder_with_pickled_weights_alone_is_refused(tmp_path):
     folder = _model(tmp_path / "mine", "config.json", "pytorch_model.bin")
     problem = _problem(str(folder))

@@ -39,7 +39,7 @@ def test_gated_rewards_pass_every_check_before_the_first_step():
 
 
 def test_accuracy_without_a_gate_names_the_row_without_a_gold():
-    with pytest.raises(data.RowError, match=r"row 1, column 'solution'.*rewards\.Where"):
+    with pytest.raises(data.RowError, match=r"2nd row, column 'solution'.*rewards\.Where"):
         checked_rows(config(mixed(Accuracy())))
 
 

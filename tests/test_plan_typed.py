@@ -115,8 +115,8 @@ ROWS = {
     '{"prompt": "a", "solution"': "line 1: not JSON",
     "": "holds no rows",
     '{"unheard": 1}': "unheard",
-    '{"prompt": "a"}': "no row of rows can be used; row 0: expected the columns prompt, completion",
-    '{"messages": [{"role": "user", "content": "a"}]}': "row 0: no assistant turn to train",
+    '{"prompt": "a"}': "no row of rows can be used; 1st row: expected the columns prompt",
+    '{"messages": [{"role": "user", "content": "a"}]}': "1st row: no assistant turn to train",
 }
 
 

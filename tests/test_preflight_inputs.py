@@ -1,5 +1,6 @@
 """The parts of the preflight of inputs, on values written out."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,9 +11,30 @@ from looked_at import answered, grpo, levels, sft, subject
 from mistaken import assistant, problems, user
 from transformers import LlamaConfig
 
-from align.config import Lora, Optim, Sampling
-from align.findings import PreflightError
-from align.preflight import endings, leaks, lengths, template, values, vocabulary
+from align.config import (
+    Checkpoints,
+    Compute,
+    ConfigError,
+    Distill,
+    Engine,
+    Keep,
+    Kto,
+    Lora,
+    Optim,
+    Sampling,
+)
+from align.findings import Findings, PreflightError
+from align.preflight import (
+    contents,
+    endings,
+    knowing,
+    leaks,
+    lengths,
+    preferences,
+    template,
+    values,
+    vocabulary,
+)
 from align.preflight.engine import bytes_a_token
 from align.preflight.subject import drawn
 from align.stages.context import Launch
@@ -47,6 +69,15 @@ def test_a_sequence_above_the_token_budget():
         compute = SimpleNamespace(token_budget=budget)
         object.__setattr__(config, "compute", compute)
         assert levels(lengths._budget, subject(config, problems()))[0] == expected
+
+
+def test_a_teacher_with_too_few_positions_is_refused(tmp_path):
+    LlamaConfig(vocab_size=100, max_position_embeddings=50).save_pretrained(tmp_path)
+    more = {"model": "m", "data": SimpleNamespace(name="rows"), "teacher": str(tmp_path)}
+    config = Distill(**more, sampling=Sampling(max_prompt_tokens=64, max_tokens=100))
+    got, found = levels(lengths._positions, subject(config, problems()))
+    assert got == [("error", "positions")]
+    assert "the teacher has 50 positions; --sampling" in found.found[0].said
 
 
 def test_keys_and_values_a_token():
@@ -108,6 +139,13 @@ def test_golds_in_prompts(asked, level):
     assert got == ([(level, "leak")] if level else [])
 
 
+def test_a_countdown_s_target_may_stand_in_its_prompt():
+    rows = problems(prompt=lambda i, row: user(f"Make this of 1, 2, 3, 7: {row['solution']}"))
+    assert levels(leaks._golds, subject(grpo(), rows))[0] == [("warning", "leak")]
+    told = [row | {"nums": [1, 2, 3, 7], "target": int(row["solution"])} for row in rows]
+    assert levels(leaks._golds, subject(grpo(), told))[0] == []
+
+
 THINKING = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content.split('</think>')[-1] }}"
 THINKING += (
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -128,6 +166,15 @@ def test_a_template_that_drops_reasoning():
     )
     assert set(got) == {("warning", "chat template")}
     assert "drops turns of the prompt" in found.found[0].said
+
+
+def test_a_template_that_fails_on_answers_alone_can_be_sampled_from():
+    """Its prompts render; that nothing can be trained on later is a warning."""
+    tokenizer = tiny.chat_tokenizer()
+    fails = "{% for m in messages if m.role == 'assistant' %}{{ m.content.no.such }}{% endfor %}"
+    tokenizer.chat_template = fails + tokenizer.chat_template
+    got, _ = levels(template.check, subject(grpo(), problems(), tokenizer=tokenizer))
+    assert got == [("warning", "chat template")]
 
 
 def test_a_template_with_a_date():
@@ -204,6 +251,76 @@ def test_a_base_model_s_end_token_is_not_the_chat_s():
         got, found = levels(endings.check, looked)
         assert got == [(level, "end token")]
         assert "<|im_end|>" in found.found[0].said
+
+
+@pytest.mark.parametrize(
+    ("nats", "entropy", "model", "level"),
+    [
+        (3.7, 3.5, "m", "note"),
+        (10.9, 10.8, "m", "warning"),  # drawn at random, and a folder of its own
+        (10.9, 10.8, "random:m", "note"),
+        (10.0, 5.0, "m", "error"),  # SmolLM2 with its tokens' ids exchanged: 10 to 14 nats
+        (12.0, None, "m", "warning"),
+    ],
+)
+def test_a_model_that_is_sure_of_other_words(nats, entropy, model, level):
+    known = SimpleNamespace(model=SimpleNamespace(config=LlamaConfig(vocab_size=49152)))
+    found = Findings()
+    certain = knowing.strange(nats, sft(model=model), known, found, entropy=entropy)
+    assert [each.level for each in found.found] == [level]
+    assert certain == (level == "error")
+
+
+@pytest.mark.parametrize(
+    ("make", "flag"),
+    [
+        (lambda: Sampling(top_k=-1), "--sampling.top-k -1"),
+        (lambda: Engine(gpu_memory=35.0), "--engine.gpu-memory 35.0"),
+        (lambda: Engine(cpu_cache=0.0), "--engine.cpu-cache 0.0"),
+        (lambda: Checkpoints(every=-1), "--checkpoints.every -1"),
+        (lambda: Checkpoints(keep=-1), "--checkpoints.keep -1"),
+        (lambda: Compute(threads=-1), "--compute.threads -1"),
+        (lambda: sft(epochs=math.inf), "--epochs inf"),
+        (lambda: grpo(beta=-0.1), "--beta -0.1"),
+        (lambda: grpo(kl_every=-1), "--kl-every -1"),
+        (lambda: grpo(ratio_max=0.0), "--ratio-max 0.0"),
+        (lambda: grpo(importance_cap=0.0), "--importance-cap 0.0"),
+        (lambda: Keep(language="english"), "--keep.language english"),
+    ],
+    ids=str,
+)
+def test_values_that_cannot_work_are_refused_with_their_flag(make, flag):
+    with pytest.raises(ConfigError, match=f"^{flag}: it must be"):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("changes", "check"),
+    [
+        ({"eps_high": 20.0}, "clipping"),
+        ({"entropy": 5.0}, "entropy"),
+        ({"entropy": -1e-3}, "entropy"),
+    ],
+    ids=str,
+)
+def test_values_that_are_hardly_meant(changes, check):
+    got, _ = levels(values.check, subject(grpo(prompts=4, **changes), problems()), parameters=1)
+    assert got == [("warning", check)]
+
+
+def test_a_label_that_hardly_occurs():
+    rows = [row | {"label": i != 3} for i, row in enumerate(answered(problems(count=60)))]
+    config = {"model": "m", "data": SimpleNamespace(name="rows")}
+    got, found = levels(preferences.check, subject(Kto(**config), rows))
+    assert got == [("warning", "labels")]
+    assert "--undesirable-weight 59" in found.found[0].cure
+    weighted = Kto(**config, undesirable_weight=59.0)
+    assert levels(preferences.check, subject(weighted, rows))[0] == []
+
+
+def test_one_answer_to_all():
+    rows = [row | {"completion": assistant("I do not know.")} for row in problems(count=20)]
+    assert levels(contents.check, subject(sft(), rows))[0] == [("warning", "text")]
 
 
 def test_the_nearest_ancestor_stands_for_an_input_that_is_to_be_made(tmp_path):

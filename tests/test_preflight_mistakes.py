@@ -1,5 +1,7 @@
 """Good recipes with one mistake: named, with a cure, before any weights are loaded."""
 
+import json
+
 import pytest
 import runs
 from mistaken import (
@@ -8,8 +10,12 @@ from mistaken import (
     check,
     errors,
     golds,
+    judged,
+    labelled,
     model,
     problems,
+    replied,
+    scored,
     template,
     user,
     warnings,
@@ -78,7 +84,7 @@ ROWS = {
     "golds that stand for nothing": (
         "grpo",
         lambda: problems(solution=lambda i, row: "nan"),
-        ["row 0", "'nan'", "stands for no answer"],
+        ["1st row", "'nan'", "stands for no answer"],
     ),
     "the answer is in the question": (
         "grpo",
@@ -103,10 +109,91 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("name", ROWS)
+TEXTS = {
+    "messages as JSON": (
+        "grpo",
+        lambda: problems(prompt=lambda i, row: json.dumps(row["prompt"])),
+        ["written out as text", "json.loads"],
+    ),
+    "messages as Python writes them": (
+        "sft",
+        lambda: replied(text=lambda i, row: str(assistant(row["solution"]))),
+        ["written out as text", "ast.literal_eval"],
+    ),
+    "the prompt in the answer": (
+        "sft",
+        lambda: [{"prompt": f"{i} plus 1 is", "completion": f"{i} plus 1 is 2"} for i in range(9)],
+        ["begins with its own prompt"],
+    ),
+    "the question in the answer": (
+        "sft",
+        lambda: replied(text=lambda i, row: f"{row['prompt'][0]['content']} {row['solution']}"),
+        ["begins with its own prompt"],
+    ),
+    "a template never filled in": (
+        "sft",
+        lambda: [row | {"prompt": user("Solve {question}")} for row in replied()],
+        ["{question} was never filled in"],
+    ),
+    "one question for all": (
+        "grpo",
+        lambda: problems(prompt=lambda i, row: user("What is the sum?")),
+        ["are the same", "golds differ"],
+    ),
+    "one gold for all": (
+        "grpo",
+        lambda: problems(20, solution=lambda i, row: "0"),
+        ["gold of all 20 rows", "'0'"],
+    ),
+    "the template's own marks in the answer": (
+        "sft",
+        lambda: replied(text=lambda i, row: f"<|im_start|>assistant {row['solution']}"),
+        ["<|im_start|>", "the chat template"],
+    ),
+    "another template's marks": (
+        "grpo",
+        lambda: problems(prompt=lambda i, row: user(f"[INST] {i} plus {i + 1}? [/INST]")),
+        ["[INST]", "another model's chat template"],
+    ),
+    "another alphabet": (
+        "sft",
+        lambda: [row | {"prompt": user("两个数之和是多少？")} for row in replied()],
+        ["does not know", "--model"],
+    ),
+    "answers of other rows": (
+        "sft",
+        lambda: replied(text=lambda i, row: f"{i + 2} plus {i + 3} is {2 * i + 5}"),
+        ["numbers of another row's prompt", "joined"],
+    ),
+    "exchanged, by the golds": ("dpo", lambda: judged(right=False), ["rejected one", "exchange"]),
+    "exchanged, by their numbers": (
+        "dpo",
+        lambda: judged(right=False, told=False),
+        ["numbers of another row's prompt", "exchange"],
+    ),
+    "exchanged, by their scores": ("dpo", lambda: scored(2, 8), ["score_chosen", "exchange"]),
+    "margins below 0": (
+        "reward_model",
+        lambda: [row | {"margin": -0.5} for row in judged(told=False)],
+        ["margin", "below 0", "exchange"],
+    ),
+    "labels turned round, by the golds": (
+        "kto",
+        lambda: labelled(right=False),
+        ["the label is true", "round"],
+    ),
+    "labels turned round, by their numbers": (
+        "kto",
+        lambda: labelled(right=False, told=False),
+        ["labelled true", "round"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROWS | TEXTS)
 def test_rows(name, tmp_path):
-    kind, make, words = ROWS[name]
-    recipe = "tiny-rlhf" if kind in ("kto", "dpo") else "tiny"
+    kind, make, words = (ROWS | TEXTS)[name]
+    recipe = "tiny" if kind in ("sft", "grpo") else "tiny-rlhf"
     refused(tmp_path, words, kind, "--data", write(tmp_path, make()), recipe=recipe)
 
 
@@ -137,6 +224,8 @@ FLAGS = {
         ["--engine.cpu-cache 90000", "of memory in all"],
     ),
     "a negative scale": ("--lora.rank 4 --lora.alpha -32", ["--lora.alpha -32"]),
+    "noise": ("--sampling.temperature 100", ["--sampling.temperature 100", "noise"]),
+    "one step": ("--prompts 99 --steps 0", ["--prompts 99", "--steps 0", "40 rows"]),
 }
 
 
@@ -172,7 +261,7 @@ def test_rewards(name, tmp_path):
 def test_a_row_of_many_on_which_a_reward_raises_is_named(tmp_path):
     rows = problems(900, target=lambda i, row: 0 if i == 777 else 20 + i % 5)
     file = write(tmp_path, without(rows, "solution"))
-    words = ["row 777", "ZeroDivisionError", "mistaken.py, line", "target"]
+    words = ["778th row", "ZeroDivisionError", "mistaken.py, line", "target"]
     refused(tmp_path, words, "grpo", "--data", file, hurt=["mistaken.reward", "divides"])
 
 
@@ -204,6 +293,27 @@ MODELS = {
         {"template": template().replace("<|im_end|>", "")},
         ["end", "special token"],
     ),
+    "no generation prompt": (
+        {"template": template().partition("{% if add_generation_prompt")[0]},
+        ["no generation prompt", "<|im_start|>assistant"],
+    ),
+    "two ends": (
+        {"template": template().replace("<|im_end|>", "<|im_end|><|im_end|>")},
+        ["'<|im_end|>' twice after an answer"],
+    ),
+    "two beginnings": (
+        {"template": "<|im_start|>" + template()},
+        ["begins every chat with '<|im_start|>' twice"],
+    ),
+    "questions dropped": (
+        {
+            "template": template().replace(
+                "m['content']", "(m['content'] if m['role'] != 'user' else '')"
+            )
+        },
+        ["drops turns", "the user's"],
+    ),
+    "an ordinary end of the model's": ({"config": {"eos_token_id": 30}}, ["':'", "ordinary"]),
     "a small embedding": ({"config": {"vocab_size": 90}}, ["100 tokens", "90 rows"]),
     "an end beyond": ({"config": {"eos_token_id": 777}}, ["777", "eos_token_id"]),
 }
@@ -286,6 +396,18 @@ def test_too_small_a_cache(tmp_path):
     refused(tmp_path, words, "grpo", *flags.split(), model=large)
 
 
+def test_a_batch_larger_than_all_rows(tmp_path):
+    words = ["--batch 99", "40 rows", "one step"]
+    refused(tmp_path, words, "sft", "--batch", "99")
+
+
+def test_answers_that_a_student_never_sees_the_end_of(tmp_path):
+    given = ["--teacher", f"random:{MODEL}", "--on-policy", "0"]
+    student = f"layers:1:random:{MODEL}"
+    words = ["100% of the rows' own completions", "--sampling.max-tokens 16"]
+    refused(tmp_path, words, "distill", *given, recipe="tiny-distill", model=student)
+
+
 def test_a_teacher_with_other_words(tmp_path):
     other = model(tmp_path, tokenizer={"eos_token": "<pad>"})
     words = ["vocabulary", "teacher"]
@@ -296,6 +418,50 @@ def test_a_teacher_that_is_the_student(tmp_path):
     words = ["own weights", "--teacher"]
     teacher = ["--teacher", "random:recipes/tiny_model"]
     refused(tmp_path, words, "distill", *teacher, recipe="tiny-distill")
+
+
+GOOD_ROWS = {
+    "pairs with golds, scores and margins": (
+        "dpo",
+        lambda: [row | {"score_chosen": 8, "score_rejected": 2, "margin": 1} for row in judged()],
+    ),
+    "labels with golds": ("kto", labelled),
+    "labels without": ("kto", lambda: labelled(told=False)),
+    "wrong answers that repeat the question's numbers": (
+        "dpo",
+        lambda: [
+            row | {"chosen": assistant("Cannot say."), "rejected": row["chosen"]}
+            for row in judged(told=False)
+        ],
+    ),
+    "one prompt for all pairs": (
+        "dpo",
+        lambda: [row | {"prompt": user("Add two numbers.")} for row in judged(told=False)],
+    ),
+    "one prompt for all answers": (
+        "sft",
+        lambda: [row | {"prompt": user("Write a number.")} for row in replied(20)],
+    ),
+    "code that is given whole": (
+        "sft",
+        lambda: [
+            {"prompt": user(f"def f{i}(x):"), "completion": assistant(f"def f{i}(x): return {i}")}
+            for i in range(20)
+        ],
+    ),
+    "lists that are no messages": (
+        "sft",
+        lambda: replied(text=lambda i, row: json.dumps([{"sum": row["solution"]}])),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GOOD_ROWS)
+def test_good_rows_pass_without_a_warning(name, tmp_path):
+    kind, make = GOOD_ROWS[name]
+    recipe = "tiny" if kind == "sft" else "tiny-rlhf"
+    code, text, _ = check(tmp_path, kind, "--data", write(tmp_path, make()), recipe=recipe)
+    assert (code, errors(text), warnings(text)) == (0, [], []), text
 
 
 GOOD = {

@@ -62,6 +62,9 @@ TRACELESS = {
     "kto": ("kto", [*RLHF, "--epochs", "0.6"]),
     "reward model": ("reward_model", [*RLHF, "--epochs", "0.4"]),
     "distill": ("distill", DISTILL),
+    "distill, the data alone": (
+        "distill", [*DISTILL, "--on-policy", "0", "--sampling.max-tokens", "128"],
+    ),
 }  # fmt: skip
 
 

@@ -219,19 +219,22 @@ def test_golds_that_cannot_be_read_are_counted(tmp_path):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"completion": "A: 3"}, "row 1, column 'solution'"),
-        ({"solution": "3"}, "row 1, column 'completion'"),
-        ({"solution": "3", "completion": ["A: 3", 4]}, "row 1, column 'completion'"),
-        ({"solution": "3", "completion": []}, "row 1, column 'completion'"),
-        ({"solution": "3", "completion": None}, "row 1, column 'completion'"),
-        ({"solution": "3", "completion": [{"role": "assistant"}]}, "row 1, column 'completion'"),
-        ({"solution": "3", "completion": [{"content": None}]}, "row 1, column 'completion'"),
-        ({"solution": "3", "completion": ["A: 3", []]}, "row 1, column 'completion'"),
+        ({"completion": "A: 3"}, "2nd row, column 'solution'"),
+        ({"solution": "3"}, "2nd row, column 'completion'"),
+        ({"solution": "3", "completion": ["A: 3", 4]}, "2nd row, column 'completion'"),
+        ({"solution": "3", "completion": []}, "2nd row, column 'completion'"),
+        ({"solution": "3", "completion": None}, "2nd row, column 'completion'"),
+        ({"solution": "3", "completion": [{"role": "assistant"}]}, "2nd row, column 'completion'"),
+        ({"solution": "3", "completion": [{"content": None}]}, "2nd row, column 'completion'"),
+        ({"solution": "3", "completion": ["A: 3", []]}, "2nd row, column 'completion'"),
         (
             {"solution": "3", "completion": "3", "nums": ["a"], "target": 3},
-            "row 1, column 'nums'",
+            "2nd row, column 'nums'",
         ),
-        ({"solution": "3", "completion": "A: 3", "row": 0}, "row 0, column 'row'.*found NoneType"),
+        (
+            {"solution": "3", "completion": "A: 3", "row": 0},
+            "1st row, column 'row'.*found NoneType",
+        ),
     ],
 )
 def test_a_row_without_answer_or_gold_is_named(tmp_path, row, said):
@@ -244,7 +247,9 @@ def test_a_row_without_answer_or_gold_is_named(tmp_path, row, said):
 @pytest.mark.parametrize("other", [{"solution": "4"}, {"prompt": "Q"}])
 def test_rows_of_one_number_are_one_problem(tmp_path, other):
     row = {"row": 7, "solution": "3", "completion": "A: 3"}
-    with pytest.raises(RowError, match=r"row 1, column 'row'.*another prompt or gold, found int 7"):
+    with pytest.raises(
+        RowError, match=r"2nd row, column 'row'.*another prompt or gold, found int 7"
+    ):
         completions.score(write(tmp_path, [row, row | other]), label="x", out=tmp_path)
 
 

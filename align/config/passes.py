@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -21,7 +22,8 @@ class Passes(Training):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.batch > 0, "batch", self.batch, "at least 1")
-        require(self.epochs > 0, "epochs", self.epochs, "above 0")
+        finite = 0 < self.epochs < math.inf
+        require(finite, "epochs", self.epochs, "above 0, and a number")
         require(self.max_tokens > 1, "max-tokens", self.max_tokens, "at least 2")
 
 

@@ -40,6 +40,8 @@ class Keep:
 
     def __post_init__(self) -> None:
         require(self.max_tokens >= 0, "keep.max-tokens", self.max_tokens, "at least 0")
+        known = f"one of {', '.join(sorted(SCRIPTS))}, or empty"
+        require(self.language in ("", *SCRIPTS), "keep.language", self.language, known)
         require(self.per_prompt > 0, "keep.per-prompt", self.per_prompt, "at least 1")
         for name in ("repetition", "language_share"):
             value = getattr(self, name)

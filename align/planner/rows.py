@@ -45,7 +45,7 @@ def lengths(config: Stage, stages: Sequence[Stage] = ()) -> list[Row] | None:
         try:
             found.append(_row(tokenizer, rows[i], columns))
         except data.DataError as error:
-            refused = refused or f"row {i}: {error}"
+            refused = refused or f"{data.rows.nth(i)}: {error}"
     if not found and refused:
         raise data.DataError(f"{config.name}: no row of {config.data.name} can be used; {refused}")
     kept = [row for row in found if row.prompt + max(row.completions, default=0) <= most]

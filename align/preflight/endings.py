@@ -66,6 +66,15 @@ def _agree(subject: Subject, found: Findings, *, named: list[int], trained: int)
             f'write "eos_token_id": {end} there',
         )
         return
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    if ordinary := [token for token in named if token not in special]:
+        found.error(
+            "end token",
+            f"config.json or generation_config.json in {subject.path} names the end token "
+            f"{_name(subject, ordinary[0])}, which is an ordinary one: an answer would stop there",
+            f'write "eos_token_id": {end} there',
+        )
+        return
     says = f"{_name(subject, named[0])} in its config.json"
     if end not in named and end != trained:
         found.error(
@@ -138,13 +147,9 @@ def _pad(subject: Subject, found: Findings) -> None:
 def _most_seen(subject: Subject, ids: Sequence[int]) -> tuple[int, float]:
     """Of these tokens, the one in most rows' own text, and its share of the rows."""
     texts = [_words(row) for _, row in subject.drawn[:128]]
-    encoded = [set(_ids(subject, text)) for text in texts]
+    encoded = [set(subject.encode(text)) for text in texts]
     shares = {i: sum(i in each for each in encoded) / len(encoded) for i in ids}
     return max(shares.items(), key=lambda item: item[1])
-
-
-def _ids(subject: Subject, text: str) -> list[int]:
-    return subject.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def _words(row: Mapping[str, Any]) -> str:

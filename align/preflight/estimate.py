@@ -55,8 +55,8 @@ def _trained(stage: Any, config: Any, seen: Sequence[Seen]) -> float:
     prompts = stage.steps * config.prompts
     asked = prompts * fmean(len(ids) for _, ids in stage.prompts.kept)
     if isinstance(config, Distill):
-        own = sum(len(one.ids) for _, one in stage.own.values()) / max(1, len(stage.own))
         sampled = _sampled(stage, config, seen) if seen else 0.0
+        own = sum(len(one.ids) for _, one in stage.own.values()) / max(1, len(stage.own))
         return asked + sampled + prompts * (1 - config.on_policy) * own
     alive = [each for each in seen if len(set(each.values)) > 1 or isinstance(config, Ppo)]
     share = max(len(alive), 1) / len(seen) if not (config.beta or config.entropy) else 1.0

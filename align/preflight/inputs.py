@@ -2,6 +2,8 @@
 says of itself, the rows and the disk.
 
     values      rates, batches, minibatches
+    contents    what the rows' texts say
+    preferences pairs and labels the wrong way round
     template    the chat template, over rows
     endings     end and pad tokens
     lengths     what the limits leave out, positions, the token budget
@@ -25,10 +27,12 @@ from align import models
 from align.config import Stage
 from align.findings import Findings
 from align.preflight import (
+    contents,
     endings,
     engine,
     leaks,
     lengths,
+    preferences,
     room,
     template,
     values,
@@ -66,6 +70,8 @@ def check_inputs(
         tokenizer=models.load_tokenizer(path, trust_remote_code=trust),
         model_config=models.load_config(path, trust_remote_code=trust),
     )
+    contents.check(subject, found)
+    preferences.check(subject, found)
     template.check(subject, found)
     if subject.read:
         endings.check(subject, found)

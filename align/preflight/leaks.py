@@ -37,10 +37,13 @@ def check(subject: Subject, found: Findings, *, recipe: str) -> None:
 
 
 def _golds(subject: Subject, found: Findings) -> None:
-    """Rows whose gold answer can be read off the prompt."""
+    """Rows whose gold answer can be read off the prompt. A countdown's target is told to everybody,
+    and an expression that gives it is what is asked.
+    """
     rows = [
         row for _, row in subject.drawn
         if isinstance(row.get("solution"), str) and row.get("prompt") is not None
+        and (row.get("nums") is None or row.get("target") is None)
     ][:LOOKED_AT]  # fmt: skip
     if not rows:
         return
@@ -53,7 +56,7 @@ def _golds(subject: Subject, found: Findings) -> None:
     if marked > MOST:
         _say(found.error, subject, marked, rows, "the prompt states it as the answer")
         return
-    read = sum(_same(answer_of(text), gold) for text, gold in pairs) / len(pairs)
+    read = sum(same_answer(answer_of(text), gold) for text, gold in pairs) / len(pairs)
     if read > MOST:
         how = "it is what the prompt ends with, unless that is the task"
         _say(found.warning, subject, read, rows, how)
@@ -79,7 +82,7 @@ def _say(level: Any, subject: Subject, share: float, rows: Sequence[Any], how: s
 def _marked(text: str, gold: str) -> bool:
     """Whether the prompt gives its own answer, in a box or behind words that announce one."""
     wanted = (gold_of(gold) or gold).strip()
-    if _same(last_boxes(text)[1], gold):
+    if same_answer(last_boxes(text)[1], gold):
         return True
     for mark in _MARK.finditer(text):
         said = text[mark.end() :].lstrip(" \t\n*$(")
@@ -88,7 +91,8 @@ def _marked(text: str, gold: str) -> bool:
     return False
 
 
-def _same(answer: str, gold: str) -> bool:
+def same_answer(answer: str, gold: str) -> bool:
+    """Equal as text, or as a plain number."""
     wanted = gold_of(gold) or gold
     return bool(answer) and (
         answer.strip() == wanted.strip()
@@ -128,8 +132,13 @@ def _evaluations(subject: Subject, found: Findings, recipe: str) -> None:
             f"as {first.words[:80]!r}"
         )
         if overlap.share > MOST:
-            found.error("leak", f"{said}: it would measure memory",
-                        "train on another split, or evaluate on one that is held out")  # fmt: skip
+            found.error(
+                "leak",
+                f"{said}: it would measure memory",
+                "train on other rows with --data, such as another split, or mend the recipe "
+                f"{recipe}: give its evaluation {evaluation.name} rows that are held out, or take "
+                "it out of evaluations to train all the same",
+            )
         elif overlap.share > FEW:
             found.warning("leak", said, "drop them from one of the two")
         else:

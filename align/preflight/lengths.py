@@ -7,8 +7,10 @@ from __future__ import annotations
 from typing import Any
 
 import rewards
+from align import models
 from align.config import Distill, Rollouts, Sample
 from align.findings import Findings
+from align.preflight.contents import spoken
 from align.preflight.subject import SAMPLING, Subject, longest
 from align.stages.rolled import as_reward
 from rewards.extract import gold_of
@@ -22,6 +24,7 @@ def check(subject: Subject, found: Findings) -> None:
         _left_out(subject, found)
         _budget(subject, found)
         _answers(subject, found)
+        _cut(subject, found)
     _positions(subject, found)
 
 
@@ -43,7 +46,7 @@ def _left_out(subject: Subject, found: Findings) -> None:
         f"{share:.0%} of the {what} of {config.data.name}{sample} are longer than {flag} {limit} "
         f"and left out; half have at most {middle:,} tokens, the longest {most:,}"
     )
-    fits = f"raise {flag}, to {lengths[int(0.98 * (len(lengths) - 1))]:,} for nearly all"
+    fits = f"{flag} {lengths[int(0.98 * (len(lengths) - 1))]} takes nearly all"
     if share == 1 or share > NEARLY_ALL:
         found.error("length", said, fits)
     elif share > MUCH:
@@ -53,20 +56,27 @@ def _left_out(subject: Subject, found: Findings) -> None:
 
 
 def _positions(subject: Subject, found: Findings) -> None:
-    room = getattr(subject.model_config.get_text_config(), "max_position_embeddings", None)
-    wanted = longest(subject.config)
-    if room is None or wanted <= room:
-        return
-    if isinstance(subject.config, SAMPLING):
+    """Of every model that reads whole sequences: positions that it was not made for give nonsense
+    without a word.
+    """
+    config, wanted = subject.config, longest(subject.config)
+    known = {"model": subject.model_config}
+    for role in ("teacher", "critic_model"):
+        if path := subject.place(getattr(config, role, "")):
+            trust = config.trust_remote_code
+            known[role.removesuffix("_model")] = models.load_config(path, trust_remote_code=trust)
+    flags = "--max-tokens"
+    if isinstance(config, SAMPLING):
         flags = "--sampling.max-prompt-tokens and --sampling.max-tokens together"
-    else:
-        flags = "--max-tokens"
-    found.error(
-        "positions",
-        f"the model has {room} positions; {flags} must not exceed them, and are {wanted}",
-        f"lower {flags.removesuffix(' together').replace(' and ', ' or ')}, or give a model with "
-        "a longer context",
-    )
+    for role, of_model in known.items():
+        room = getattr(of_model.get_text_config(), "max_position_embeddings", None)
+        if room is not None and wanted > room:
+            found.error(
+                "positions",
+                f"the {role} has {room} positions; {flags} must not exceed them, and are {wanted}",
+                f"lower {flags.removesuffix(' together').replace(' and ', ' or ')}, or give a "
+                f"{role} with a longer context",
+            )
 
 
 def _budget(subject: Subject, found: Findings) -> None:
@@ -85,6 +95,28 @@ def _budget(subject: Subject, found: Findings) -> None:
             f"{budget}, up to {max(lengths):,} tokens: each is computed alone, and takes the "
             "memory of its own length",
             f"--compute.token-budget {max(lengths)}",
+        )
+
+
+def _cut(subject: Subject, found: Findings) -> None:
+    """Answers of the data that a student is to follow, and that lose their end."""
+    config = subject.config
+    if not isinstance(config, Distill) or config.on_policy:
+        return
+    limit = config.sampling.max_tokens
+    lengths = sorted(
+        len(subject.encode(answer)) + 1
+        for _, row in subject.drawn
+        for answer in spoken(row).answers.values()
+    )
+    share = sum(length > limit for length in lengths) / len(lengths)
+    if share > MUCH:
+        report = found.error if share > NEARLY_ALL else found.warning
+        report(
+            "length",
+            f"{share:.0%} of the rows' own completions are longer than --sampling.max-tokens "
+            f"{limit} and cut there: the student never sees how they end",
+            f"--sampling.max-tokens {lengths[int(0.98 * (len(lengths) - 1))]} takes nearly all",
         )
 
 

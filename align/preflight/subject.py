@@ -57,6 +57,12 @@ class Subject:
         """The folder of the stage's input."""
         return self.paths[self.config.model]
 
+    def place(self, name: str) -> str | None:
+        """Where another model is; None of one that is not there yet, and of none."""
+        if name and Path(name).is_dir():
+            return name
+        return self.paths.get(name)
+
     @property
     def samples(self) -> bool:
         """Whether completions are sampled."""
@@ -83,6 +89,10 @@ class Subject:
     def read(self) -> list[Reading]:
         """Those that could be rendered."""
         return [reading for reading in self.readings if not reading.refused]
+
+    def encode(self, text: str) -> list[int]:
+        """A text's own tokens."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _read(self, place: int, row: Mapping[str, Any]) -> Reading:
         try:

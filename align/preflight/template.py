@@ -4,7 +4,9 @@ conversation is dropped, nothing is added that changes from day to day.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +15,7 @@ from jinja2 import TemplateError
 import data
 import rewards
 from align.findings import Findings
+from align.preflight.contents import spoken
 from align.preflight.subject import SAMPLING, Subject
 from data.prompts import worked
 from rewards.format import TAGS
@@ -20,6 +23,11 @@ from rewards.format import TAGS
 FEW = 0.01  # rows that may be left out without a word
 MOST = 0.5
 PROBES = 8
+# What the templates of common models begin and end turns with.
+MARKS = re.compile(
+    r"<\|im_(?:start|end)\|>|\[/?INST\]|<</?SYS>>|<\|(?:start|end)_header_id\|>|<\|eot_id\|>"
+    r"|<(?:start|end)_of_turn>|<\|(?:user|assistant|system)\|>|<｜(?:User|Assistant)｜>"
+)
 
 
 def check(subject: Subject, found: Findings) -> None:
@@ -27,12 +35,20 @@ def check(subject: Subject, found: Findings) -> None:
     _tags(subject, found)
     if not subject.read:
         return
-    prompts = [prompt for _, row in subject.drawn if isinstance(prompt := _conversation(row), list)]
+    fine = {reading.row for reading in subject.read}
+    rows = [row for place, row in subject.drawn if place in fine]
+    prompts = [prompt for row in rows if isinstance(prompt := _conversation(row), list)]
     if prompts:
-        _history(subject, found, prompts)
-        _markup(subject, found, prompts)
+        # A template may fail on what it is asked here and no row asks of it.
+        with suppress(data.chat.RenderError):
+            _history(subject, found, prompts)
+        with suppress(data.chat.RenderError):
+            _markup(subject, found, prompts[0])
         _round_trip(subject, found, prompts)
-        _date(subject, found, prompts[0])
+        with suppress(data.chat.RenderError):
+            _date(subject, found, prompts[0])
+        with suppress(data.chat.RenderError):
+            _turns(subject, found, prompts[0])
 
 
 def _rendered(subject: Subject, found: Findings) -> None:
@@ -42,7 +58,7 @@ def _rendered(subject: Subject, found: Findings) -> None:
     name, count, first = subject.config.data.name, len(refused), refused[0]
     said = (
         f"{count:,} of {len(subject.readings):,} rows of {name} cannot be rendered with the "
-        f"tokenizer of {subject.path}, row {first.row} for one: {first.refused}"
+        f"tokenizer of {subject.path}, the {data.rows.nth(first.row)} for one: {first.refused}"
     )
     # Pairs that cannot be rendered are left out by the stage; elsewhere one is the end.
     leaves_out = subject.config.kind in ("dpo", "kto", "reward_model")
@@ -66,14 +82,19 @@ def _history(subject: Subject, found: Findings, prompts: list[Any]) -> None:
         for turn in prompt
         if "".join((turn["content"] or "").split()) not in text
     ]
-    if dropped:
-        role, content = dropped[0]
-        found.warning(
-            "chat template",
-            f"the template of {subject.path} rewrites or drops turns of the prompt, such as the "
-            f"{role}'s {content[:60]!r}",
-            "give rows that hold what the model is to read, or another tokenizer.chat_template",
-        )
+    if not dropped:
+        return
+    # An answer's reasoning is left out of the history on purpose; what was asked is never.
+    asked = [turn for turn in dropped if turn[0] in ("system", "user")]
+    role, content = (asked or dropped)[0]
+    report = found.error if asked else found.warning
+    report(
+        "chat template",
+        f"the template of {subject.path} rewrites or drops turns of the prompt, such as the "
+        f"{role}'s {content[:60]!r}",
+        "put what the model is to read into turns that the template writes, or set another "
+        "tokenizer.chat_template",
+    )
 
 
 def _text(subject: Subject, prompt: Any, *, generate: bool | None = None) -> str:
@@ -82,32 +103,71 @@ def _text(subject: Subject, prompt: Any, *, generate: bool | None = None) -> str
     """
     if generate is None:
         generate = prompt[-1]["role"] != "assistant"
-    text = subject.tokenizer.apply_chat_template(
-        list(prompt), tokenize=False, add_generation_prompt=generate
-    )
+    try:
+        text = subject.tokenizer.apply_chat_template(
+            list(prompt), tokenize=False, add_generation_prompt=generate
+        )
+    except Exception as error:  # a template is a program, and may fail in any way
+        raise data.chat.RenderError(str(error)) from error
     return "".join(text.split())
 
 
-def _markup(subject: Subject, found: Findings, prompts: list[Any]) -> None:
-    """Conversations that were rendered before they were written down: they hold tokens that only
-    the template writes. Others may well be spoken of, such as <think>.
+def _markup(subject: Subject, found: Findings, prompt: list[Any]) -> None:
+    """Chats that were rendered before they were written down: they hold tokens that only a template
+    writes, this one or another. Others may well be spoken of, such as <think>.
     """
-    asked = [turn | {"content": "probe"} for turn in prompts[0]]
+    asked = [turn | {"content": "probe"} for turn in prompt]
     rendered = _text(subject, asked, generate=False)
-    special = [token for token in subject.tokenizer.all_special_tokens if len(token) > 3]
-    special = [token for token in special if token in rendered]
-    texts = ["\n".join(turn["content"] or "" for turn in prompt) for prompt in prompts]
-    hits = [next((token for token in special if token in text), None) for text in texts]
+    own = [token for token in subject.tokenizer.all_special_tokens if len(token) > 3]
+    own = [token for token in own if token in rendered]
+    texts = ["\n".join(each.texts) for _, row in subject.drawn if (each := spoken(row)).chat]
+    hits = [_mark(text, own) for text in texts]
     count = sum(hit is not None for hit in hits)
     if not count:
         return
     token = next(hit for hit in hits if hit)
+    whose = "the" if token in own else "another model's"
     said = (
-        f"{count:,} of {len(texts):,} prompts hold {token!r}, which the chat template writes: they "
-        "were put through a chat template before, and would be once more"
+        f"{count:,} of {len(texts):,} rows hold {token!r}, which {whose} chat template writes: "
+        "they were put through a chat template before, and would be once more"
     )
     cure = "give messages with the bare text, or prompts as plain strings"
     (found.error if count > MOST * len(texts) else found.warning)("chat template", said, cure)
+
+
+def _mark(text: str, own: Sequence[str]) -> str | None:
+    """The first token in the text that a template writes."""
+    if hit := next((token for token in own if token in text), None):
+        return hit
+    other = MARKS.search(text)
+    return other[0] if other else None
+
+
+def _turns(subject: Subject, found: Findings, prompt: list[Any]) -> None:
+    """What stands between a question and its answer, and after both."""
+    turns = prompt[:-1] if prompt[-1]["role"] == "assistant" else prompt
+    alone = [turn | {"content": "probe"} for turn in turns]
+    whole = [*alone, *data.rows.assistant("answer7253")]
+    asked, awaiting = (_text(subject, alone, generate=generate) for generate in (False, True))
+    rendered = _text(subject, whole, generate=False)
+    before, _, after = rendered.partition("answer7253")
+    path = subject.path
+    if asked == awaiting and before.startswith(asked) and before != asked:
+        found.error(
+            "chat template",
+            f"the template of {path} writes no generation prompt: the model would have to write "
+            f"{before[len(asked) :]!r} itself before every answer",
+            "write it at the end of the template, inside {% if add_generation_prompt %}",
+        )
+    with suppress(data.chat.RenderError):  # which is said of the end tokens
+        _, stop = data.chat.stop(subject.tokenizer)
+        if after.startswith(stop * 2):
+            found.error("chat template", f"the template of {path} writes {stop!r} twice after an "
+                        "answer", "write it once in its chat_template.jinja")  # fmt: skip
+    begin = subject.tokenizer.bos_token
+    if begin and rendered.startswith(begin * 2):
+        found.error("chat template", f"the template of {path} begins every chat with {begin!r} "
+                    "twice", "write it once in its chat_template.jinja")  # fmt: skip
 
 
 def _tags(subject: Subject, found: Findings) -> None:

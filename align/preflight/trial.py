@@ -1,5 +1,6 @@
 """A stage tried out before its first step: what would have shown after hours shows in seconds.
 
+    the data's text                     whether the model knows such (`knowing`)
     a few groups sampled and scored     whether they teach anything (`worth`)
     the sampler against the trainer     whether both hold the same weights
     the longest batch, both ways        memory, speed, what is no number, the ratio at the start
@@ -23,7 +24,7 @@ from align import models
 from align.config import Distill, Rollouts, Sample
 from align.findings import Findings
 from align.packing import Group, Pack
-from align.preflight import longest, measured, sampled, worth
+from align.preflight import knowing, longest, measured, sampled, worth
 from align.preflight.estimate import estimate
 from align.preflight.probes import probed
 from align.preflight.traceless import untouched
@@ -43,6 +44,10 @@ def trial(stage: Any, config: Any, context: Context, found: Findings, *, sync: b
         if _broken_weights(context, found):
             return
         tried = None
+        if (known := knowing.nats_of_texts(stage, config, context)) is not None:
+            nats, entropy = known
+            if knowing.strange(nats, config, context, found, entropy=entropy):
+                return
         if isinstance(config, Rollouts) or (isinstance(config, Distill) and config.on_policy):
             tried = _sampled(stage, config, context, found, sync=sync)
             if tried is None:
@@ -56,8 +61,8 @@ def trial(stage: Any, config: Any, context: Context, found: Findings, *, sync: b
             heaviest = longest.passing(stage, context)
         one = measured.measure(heaviest, context)
         measured.judge(one, heaviest, context, found)
-        if tried is None and one.nats is not None:
-            _judge_guessing(one.nats, config, context, found)
+        if tried is None and known is None and one.nats is not None:
+            knowing.strange(one.nats, config, context, found)
         seen = [] if tried is None else tried.seen
         rate = 0.0 if tried is None else tried.rate
         speed = 0.0 if one.said else one.rate
@@ -105,8 +110,8 @@ def _sampled(
         tried.seen,
         config.sampling,
         chat=chat,
-        guess=_guess(context),
-        made=_made(config),
+        guess=knowing.guess(context),
+        made=knowing.made(config),
         found=found,
     )
     if scored:
@@ -152,27 +157,6 @@ def _judge_engine(
                       "its own")  # fmt: skip
 
 
-def _guess(context: Context) -> float:
-    """Nats a token of guessing."""
-    return math.log(context.model.config.get_text_config().vocab_size)
-
-
-def _made(config: Any) -> bool:
-    """Whether the model's weights were asked to be random."""
-    return "random:" in config.model
-
-
-def _judge_guessing(nats: float, config: Any, context: Context, found: Findings) -> None:
-    guess = _guess(context)
-    if nats > worth.GUESSING * guess and not _made(config):
-        found.warning(
-            "loss",
-            f"{nats:.1f} nats a token of the data, and guessing makes {guess:.1f}: the model does "
-            "not know this text at all",
-            "look whether its weights and its tokenizer belong together",
-        )
-
-
 def trial_of_drawing(stage: Any, config: Sample, context: Context, found: Findings) -> None:
     """Try a stage that samples and trains nothing. Raises EngineError."""
     with untouched(context.unwrapped, context.accelerator.device):
@@ -193,7 +177,7 @@ def trial_of_drawing(stage: Any, config: Sample, context: Context, found: Findin
             config.sampling,
             chat=chat,
             guess=math.log(len(context.tokenizer)),
-            made=_made(config),
+            made=knowing.made(config),
             found=found,
         )
         choice = Selection(config.keep)

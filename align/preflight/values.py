@@ -16,6 +16,7 @@ FULL, ADAPTERS, TINY = (1e-3, 1e-2), (1e-2, 1e-1), (1e-2, 5e-2)
 SMALL = 2_000_000  # parameters of a tiny one
 NOTHING = 1e-10
 FAR = 0.01  # share of a reward that reaches a completion's first token
+NOISE = 5  # a temperature at which any model's samples are
 
 
 def check(subject: Subject, found: Findings, *, parameters: int) -> None:
@@ -35,7 +36,7 @@ def _rates(config: Training, found: Findings, parameters: int) -> None:
     rates = {"--optim.lr": config.optim.lr}
     if isinstance(config, Ppo):
         rates["--critic-lr"] = config.critic_lr
-    full = TINY if parameters < SMALL else FULL
+    full = TINY if parameters < SMALL or config.model.startswith("random:") else FULL
     separate = isinstance(config, Ppo) and config.critic == "separate"  # it has no adapters
     for flag, rate in rates.items():
         whole = not config.lora.rank or (flag == "--critic-lr" and separate)
@@ -126,7 +127,14 @@ def _adapters(config: Training, found: Findings) -> None:
 
 
 def _passes(config: Passes, rows: int, processes: int, found: Findings) -> None:
-    if rows < config.batch:
+    if config.epochs * rows < config.batch:
+        found.error(
+            "batch",
+            f"--batch {config.batch} is more than {rows} rows at --epochs {config.epochs:g}: the "
+            "whole run would be one step",
+            f"--batch {max(1, rows // 4)}, or more --epochs",
+        )
+    elif rows < config.batch:
         found.warning(
             "batch",
             f"--batch {config.batch} is more than the {rows} rows: every step is a whole pass",
@@ -156,10 +164,12 @@ def _passes(config: Passes, rows: int, processes: int, found: Findings) -> None:
 
 def _rollouts(config: Rollouts | Distill, rows: int, processes: int, found: Findings) -> None:
     if rows < config.prompts:
-        found.warning(
+        report = found.warning if config.steps else found.error
+        report(
             "prompts",
             f"--prompts {config.prompts} is more than the {rows} rows: a step asks the same "
-            "prompt several times",
+            "prompt several times"
+            + ("" if config.steps else ", and at --steps 0 the whole run would be one step"),
             f"--prompts {rows}",
         )
     if config.prompts < processes:
@@ -175,7 +185,8 @@ def _rollouts(config: Rollouts | Distill, rows: int, processes: int, found: Find
     temperature = config.sampling.temperature
     if temperature < 0.1 or temperature > 2:
         why = "a group's samples will be all the same" if temperature < 0.1 else "samples are noise"
-        found.warning(
+        report = found.error if temperature > NOISE else found.warning
+        report(
             "temperature",
             f"--sampling.temperature {temperature:g}: {why}",
             "--sampling.temperature 1.0",
@@ -210,9 +221,12 @@ def _rollouts(config: Rollouts | Distill, rows: int, processes: int, found: Find
             "clipping", "--eps-low 0 and --eps-high 0: only the first optimizer step of a rollout "
             "moves anything", "--eps-low 0.2 --eps-high 0.28",
         )  # fmt: skip
-    if config.entropy < 0:
-        found.warning("entropy", f"--entropy {config.entropy:g}: samples are made more alike",
-                      "give one above 0 to explore, or 0")  # fmt: skip
+    elif config.eps_high > 1:
+        found.warning("clipping", f"--eps-high {config.eps_high:g} clips nothing: a ratio may grow "
+                      "that much above 1", "--eps-high 0.28")  # fmt: skip
+    if not 0 <= config.entropy < 1:
+        why = "explores less" if config.entropy < 0 else "outweighs every reward"
+        found.warning("entropy", f"--entropy {config.entropy:g} {why}", "--entropy 0.001")
     beta = getattr(config, "beta", 0.0)
     if beta > 1:
         found.warning("beta", f"--beta {beta:g} holds the policy where it is", "--beta 0.05")

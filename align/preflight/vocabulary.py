@@ -5,7 +5,6 @@ critic, the reward models? From the tokenizers and the config.json alone.
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
 
 import data
 from align import models
@@ -66,13 +65,6 @@ def _highest(subject: Subject) -> int:
     return max((i for i in used if i is not None), default=0)
 
 
-def _place(subject: Subject, name: str) -> str | None:
-    """Where that model is; None of one that is not there yet, and of none."""
-    if name and Path(name).is_dir():
-        return name
-    return subject.paths.get(name)
-
-
 def _others(subject: Subject) -> list[tuple[str, str]]:
     """Cure and problem of each further model that does not fit."""
     config, tokenizer = subject.config, subject.tokenizer
@@ -86,17 +78,17 @@ def _others(subject: Subject) -> list[tuple[str, str]]:
             found.append((f"give another with {flag}", str(error)))
 
     teacher = getattr(config, "teacher", "")
-    if isinstance(config, Distill) and (path := _place(subject, teacher)):
+    if isinstance(config, Distill) and (path := subject.place(teacher)):
         look("--teacher", check_teacher, tokenizer, path=path)
         if identity(path) == identity(subject.path):
             said = f"the teacher {teacher} has the student's own weights: there is nothing to learn"
             found.append(("give another with --teacher", said))
-    if path := _place(subject, getattr(config, "critic_model", "")):
+    if path := subject.place(getattr(config, "critic_model", "")):
         look("--critic-model", models.check_classifier, path, trust_remote_code=trust)
         look("--critic-model", check_same_tokenizer, tokenizer, path=path)
     if isinstance(config, Rollouts | Sample):
         for reward in loading(config.reward):
-            path = _place(subject, reward.model)
+            path = subject.place(reward.model)
             if path is None:
                 continue
             look("ModelReward(model=…)", models.check_classifier, path)

@@ -1,4 +1,4 @@
-"""What can be known to be wrong before the first step: rows, rewards, lengths."""
+"""What can be known to be wrong before the first step: rows and rewards."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 
 import data
 import rewards
-from align import folder, models
-from align.config import Distill, Rollouts, Sample, Stage
+from align import folder
+from align.config import Rollouts, Sample, Stage
 from align.model_reward import ModelReward
-from align.preflight.subject import longest
 from align.progress import console
 from align.references import loading
 from align.stages.rolled import as_reward, judged, reward_columns
@@ -76,9 +75,10 @@ def check_reward(config: Rollouts | Sample, rows: Any, *, models_too: bool = Tru
         for doubt in check_golds(rows):
             _doubt("gold", doubt)
     if found.offending is not None:
+        row = data.rows.nth(found.offending)
         console.print(
             f"warning: gold: the reward does not judge {1 - found.gold:.1%} of {found.rows} gold "
-            f"answers right, row {found.offending} for one: {rows[found.offending]['solution']!r}; "
+            f"answers right, the {row} for one: {rows[found.offending]['solution']!r}; "
             "mend or drop such rows"
         )
 
@@ -100,15 +100,6 @@ def without_models(reward: Any) -> rewards.Reward:
     if isinstance(reward, rewards.Reward) and reward.inner:
         return reward.with_inner([without_models(inner) for inner in reward.inner])
     return as_reward(reward)
-
-
-def check_context(config: Stage, model: Any) -> None:
-    """Positions that a model was not made for give nonsense without a word."""
-    room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if room is not None and room < longest(config):
-        flags = "--sampling.max-prompt-tokens and --sampling.max-tokens together"
-        flag = flags if isinstance(config, Rollouts | Distill | Sample) else "--max-tokens"
-        raise models.ModelError(f"the model has {room} positions; {flag} must not exceed them")
 
 
 def _with_completion(rows: Any) -> Any:

@@ -23,11 +23,11 @@ from align.batch import Batch
 from align.config import Distill
 from align.lora import merged_weights
 from align.packing import Completion, Group, Pack
+from align.preflight.subject import longest
 from align.probe import why_not_packed
 from align.progress import console
 from align.rollout import Engine, Sample, seed_of
 from align.stages.base import StageBase
-from align.stages.checks import check_context, longest
 from align.stages.context import Context
 from align.stages.figures import Clock, sample_rows
 from align.stages.modules import frozen_policy
@@ -51,7 +51,6 @@ class DistillStage(StageBase):
         self.teacher = frozen_policy(
             config.teacher, context.policy, trust_remote_code=config.trust_remote_code
         )
-        check_context(config, self.teacher.model)
         reason = why_not_packed(self.teacher, longest=longest(config))
         if reason and not context.padded:
             console.print(f"padded batches instead of shared-prefix packs: the teacher: {reason}")

@@ -18,7 +18,7 @@ from align.progress import announce
 from align.references import loading
 from align.rollout import Engine
 from align.rollout.build import build
-from align.stages.checks import check_context, check_reward
+from align.stages.checks import check_reward
 from align.stages.context import Context
 from align.stages.roles import check_reward_models
 from align.stages.sample import SampleStage
@@ -44,7 +44,6 @@ def sample(
     module = nn.Identity()  # vLLM and a server hold the model themselves
     if config.engine.kind == "hf":
         module = models.load_causal_lm(path, device=accelerator.device, trust_remote_code=trust)
-        check_context(config, module)
     if loading(config.reward):
         check_reward_models(config, tokenizer)
         check_reward(config, rows)

@@ -21,13 +21,14 @@ from align.loop import Loop
 from align.memory import expected_memory
 from align.optim import adamw
 from align.policy import Policy
+from align.preflight.subject import longest
 from align.probe import why_not_packed
 from align.progress import announce, console
 from align.references import loading
 from align.rollout.build import build
 from align.scorer import Scorer
 from align.stages.base import StageBase
-from align.stages.checks import check_context, check_reward, longest
+from align.stages.checks import check_reward
 from align.stages.context import Context, Launch
 from align.stages.distill import DistillStage
 from align.stages.grpo import GrpoStage
@@ -71,7 +72,6 @@ def train(
     module = trained_module(
         config, path, tokenizer, device=accelerator.device, critic_path=critic_path
     )
-    check_context(config, module.model)
     padded = config.compute.layout == "padded"
     reason = None if padded else _why_not_packed(module, config)
     if reason and accelerator.is_main_process:

@@ -17,6 +17,7 @@ import pytest
 
 from data import DataError, RowError, jsonl, rows
 from data.files import opened, read
+from data.shapes import recognise
 from data.sources import Local
 from data.validate import check_rows
 
@@ -43,6 +44,8 @@ BROKEN = {
         "line 1: not JSON.*iconv -f UTF-16",
     ),
     "UTF-32": (GOOD.decode().encode("utf-32"), "UTF-32: save it as UTF-8, as with iconv -f UTF-32"),
+    "a web page": (b"<!DOCTYPE html><html></html>", "not JSON Lines but an HTML page"),
+    "a pointer": (b"version https://git-lfs.github.com/spec/v1", "a pointer of git-lfs: git lfs"),
     "gzip": (gzip.compress(GOOD), "compressed with gzip: gunzip"),
     "Parquet": (b"PAR1" + bytes(50), "a Parquet file: name it .parquet"),
     "zip": (b"PK\x03\x04" + bytes(50), "a zip archive"),
@@ -90,6 +93,41 @@ def test_what_is_unusual_and_good_is_read(tmp_path):
     pair = b'{"prompt": "\\ud83d\\ude00 \\u0000 \xe2\x80\xa8", "solution": "1"}'
     path = write(tmp_path, b"\xef\xbb\xbf" + GOOD + b"\r\n\r\n\t " + pair + b" \t", "good.jsonl")
     assert read(path) == [json.loads(GOOD), {"prompt": "😀 \x00 \u2028", "solution": "1"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("rows.json", r"jq -c '\.\[\]' .*rows\.json > .*rows\.jsonl"),
+        ("rows.csv", "pandas.*parquet"),
+    ],
+)
+def test_what_makes_rows_of_another_format_is_said(tmp_path, name, said):
+    with pytest.raises(DataError, match=said):
+        read(write(tmp_path, GOOD, name))
+
+
+@pytest.mark.parametrize("column", ["promt", "\ufeffprompt"])
+def test_the_column_that_may_be_meant_is_named(column):
+    with pytest.raises(DataError, match="may be meant to be 'prompt'") as error:
+        recognise([column, "solution"], where="rows.jsonl")
+    assert repr(column) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        (0, "1st"),
+        (1, "2nd"),
+        (2, "3rd"),
+        (10, "11th"),
+        (12, "13th"),
+        (20, "21st"),
+        (1110, "1,111th"),
+    ],
+)
+def test_rows_are_counted_as_a_reader_does(place, said):
+    assert rows.nth(place) == f"{said} row"
 
 
 def test_a_file_that_may_not_be_read_is_said(tmp_path, monkeypatch):
@@ -144,14 +182,14 @@ def test_a_table_in_parts_is_the_table_at_once(tmp_path, monkeypatch):
 
 
 MIXED = {
-    "text and number": (["a", 1], "row 1.*the same kind as in row 0, str 'a'.*found int 1"),
-    "text and messages": (["a", [{"role": "user", "content": "x"}]], "row 1.*found list"),
-    "true and text": ([None, True, "true"], "row 2.*the same kind as in row 1, bool True"),
-    "inside": ([[{"n": 1}], [{"n": 2}], [{"n": "x"}]], "row 2.*row 0, list.*found list"),
-    "list and value": ([[1], 2], "row 1.*found int 2"),
-    "more than 64 bits": ([1, 2, 2**70], "row 2.*found int"),
-    "more than 64 bits at once": ([2**70], "row 0.*numbers of 64 bits.*found int"),
-    "half a surrogate pair": (["a", "\ud800"], "row 1.*found str"),
+    "text and number": (["a", 1], "2nd row.*the same kind as in the 1st row, str 'a'.*found int 1"),
+    "text and messages": (["a", [{"role": "user", "content": "x"}]], "2nd row.*found list"),
+    "true and text": ([None, True, "true"], "3rd row.*the same kind as in the 2nd row, bool True"),
+    "inside": ([[{"n": 1}], [{"n": 2}], [{"n": "x"}]], "3rd row.*1st row, list.*found list"),
+    "list and value": ([[1], 2], "2nd row.*found int 2"),
+    "more than 64 bits": ([1, 2, 2**70], "3rd row.*found int"),
+    "more than 64 bits at once": ([2**70], "1st row.*numbers of 64 bits.*found int"),
+    "half a surrogate pair": (["a", "\ud800"], "2nd row.*found str"),
 }
 
 
@@ -162,7 +200,7 @@ def test_a_column_of_two_kinds_is_named_with_its_row(monkeypatch, name, part):
     monkeypatch.setattr(rows, "PART", part)
     values, said = MIXED[name]
     said = said if part > 1 else said.split(".*")[0]
-    with pytest.raises(RowError, match=f"^{said.replace('row', 'row', 1)}") as caught:
+    with pytest.raises(RowError, match=f"^{said}") as caught:
         rows.dataset([{"good": "x", "column": value} for value in values])
     assert caught.value.column == "column"
 
@@ -209,12 +247,15 @@ def test_a_broken_parquet_file_is_named(tmp_path, raw, said):
     [
         ({}, "holds no rows"),
         ({"prompt": pa.array([], pa.string())}, "holds no rows"),
-        ({"prompt": ["q", "r"], "solution": [1.0, float("nan")]}, "row 1 .* nan stands for no num"),
-        ({"question": ["q"], "answer": [float("nan")]}, "row 0 .* nan stands for no number"),
-        ({"prompt": [b"q"], "solution": ["1"]}, "row 0, column 'prompt'.*found bytes"),
-        ({"prompt": ["q"], "solution": [b"1"]}, "row 0, column 'solution'.*found bytes"),
-        ({"prompt": [1], "solution": ["1"]}, "row 0, column 'prompt'.*found int 1"),
-        ({"prompt": ["q"], "solution": [True]}, "row 0, column 'solution'.*found bool"),
+        (
+            {"prompt": ["q", "r"], "solution": [1.0, float("nan")]},
+            "2nd row .* nan stands for no num",
+        ),
+        ({"question": ["q"], "answer": [float("nan")]}, "1st row .* nan stands for no number"),
+        ({"prompt": [b"q"], "solution": ["1"]}, "1st row, column 'prompt'.*found bytes"),
+        ({"prompt": ["q"], "solution": [b"1"]}, "1st row, column 'solution'.*found bytes"),
+        ({"prompt": [1], "solution": ["1"]}, "1st row, column 'prompt'.*found int 1"),
+        ({"prompt": ["q"], "solution": [True]}, "1st row, column 'solution'.*found bool"),
     ],
     ids=[
         "no columns",

@@ -14,24 +14,24 @@ GOOD = {"messages": [USER, ANSWER]}
 
 # What stands in the second row's messages, and what is said.
 MESSAGES = {
-    "null": (None, r"row 1, column 'prompt'.*\(or messages\)"),
-    "null inside": ([USER, None], "row 1 .*a message is an object .*None"),
-    "nested": ([[USER, ANSWER]], "row 1 .*a message is an object"),
-    "nested deeper": ([USER, {"role": "assistant", "content": [ANSWER]}], "row 1, column"),
+    "null": (None, r"2nd row, column 'prompt'.*\(or messages\)"),
+    "null inside": ([USER, None], "2nd row .*a message is an object .*None"),
+    "nested": ([[USER, ANSWER]], "2nd row .*a message is an object"),
+    "nested deeper": ([USER, {"role": "assistant", "content": [ANSWER]}], "2nd row, column"),
     "parts": (
         [USER, {"role": "assistant", "content": [{"type": "text", "text": "a"}]}],
-        "row 1, column 'messages",
+        "2nd row, column 'messages",
     ),
-    "text": ("hello", "row 1, column 'messages'"),
-    "an object": (USER, "row 1, column 'messages'"),
-    "empty": ([], "row 1, column 'messages'.*list of messages"),
-    "a role unknown": ([{"role": "wizard", "content": "q"}, ANSWER], "row 1 .*with a role of"),
-    "a role of another type": ([{"role": ["user"], "content": "q"}], "row 1 "),
-    "no role": ([{"content": "q"}, ANSWER], "row 1 .*needs role and content"),
-    "a system prompt alone": ([SYSTEM], r"row 1, column 'messages\[0\].role'.*at the end"),
-    "no answer": ([SYSTEM, USER], r"row 1, column 'messages\[1\].role'.*assistant, at the end"),
+    "text": ("hello", "2nd row, column 'messages'"),
+    "an object": (USER, "2nd row, column 'messages'"),
+    "empty": ([], "2nd row, column 'messages'.*list of messages"),
+    "a role unknown": ([{"role": "wizard", "content": "q"}, ANSWER], "2nd row .*with a role of"),
+    "a role of another type": ([{"role": ["user"], "content": "q"}], "2nd row "),
+    "no role": ([{"content": "q"}, ANSWER], "2nd row .*needs role and content"),
+    "a system prompt alone": ([SYSTEM], r"2nd row, column 'messages\[0\].role'.*at the end"),
+    "no answer": ([SYSTEM, USER], r"2nd row, column 'messages\[1\].role'.*assistant, at the end"),
     "content null": ([USER, {"role": "assistant", "content": None}], r"messages\[1\].content"),
-    "content a number": ([USER, {"role": "assistant", "content": 4}], "row 1, column 'messages"),
+    "content a number": ([USER, {"role": "assistant", "content": 4}], "2nd row, column 'messages"),
 }
 
 
@@ -50,7 +50,7 @@ def test_messages_that_are_none_are_named_with_their_row(tmp_path, name):
 
 @pytest.mark.parametrize("name", MESSAGES)
 def test_a_file_of_such_messages_alone_is_no_better(tmp_path, name):
-    with pytest.raises(DataError, match="row 0"):
+    with pytest.raises(DataError, match="1st row"):
         check_rows(rows_of(tmp_path, [{"messages": MESSAGES[name][0]}]), "sft")
 
 
@@ -60,7 +60,7 @@ def test_a_file_of_such_messages_alone_is_no_better(tmp_path, name):
 def test_a_solution_of_another_type_is_refused_and_not_written_out(tmp_path, solution):
     """As text, a list would be `['18']`, which no answer is equal to."""
     table = [{"prompt": "q", "solution": solution}]
-    with pytest.raises(RowError, match="row 0, column 'solution': expected text"):
+    with pytest.raises(RowError, match="1st row, column 'solution': expected text"):
         check_rows(rows_of(tmp_path, table), "grpo")
 
 
@@ -77,18 +77,18 @@ COLUMNS = {
     "a label that is text": (
         {"prompt": "q", "completion": "a", "label": "true"}, "kto", "column 'label'",
     ),
-    "a question that is a number": ({"question": 1, "answer": "#### 1"}, "grpo", "row 0 "),
+    "a question that is a number": ({"question": 1, "answer": "#### 1"}, "grpo", "1st row "),
     "a question that is null": ({"question": None, "answer": "1"}, "grpo", "column 'question'"),
-    "an answer that is a list": ({"problem": "p", "answer": ["1"]}, "grpo", "row 0 "),
-    "one of several answers": ({"question": "q", "answer": ["1"]}, "grpo", "row 0 .*'1'"),
-    "an answer that is true": ({"question": "q", "answer": True}, "grpo", "row 0 .*True"),
+    "an answer that is a list": ({"problem": "p", "answer": ["1"]}, "grpo", "1st row "),
+    "one of several answers": ({"question": "q", "answer": ["1"]}, "grpo", "1st row .*'1'"),
+    "an answer that is true": ({"question": "q", "answer": True}, "grpo", "1st row .*True"),
     "a result that is a list": (
-        {"original_text": "q", "equation": "1+1", "ans": ["2"]}, "grpo", "row 0 .*'2'",
+        {"original_text": "q", "equation": "1+1", "ans": ["2"]}, "grpo", "1st row .*'2'",
     ),
-    "chosen as a number": ({"prompt": "q", "chosen": 1, "rejected": "b"}, "preference", "row 0 "),
-    "numbers that are none": ({"nums": ["a"], "target": 3}, "grpo", "row 0 "),
-    "numbers that are null": ({"nums": [None], "target": 3}, "grpo", "row 0 "),
-    "a dialogue that is text": ({"conversations": "hello"}, "sft", "row 0 "),
+    "chosen as a number": ({"prompt": "q", "chosen": 1, "rejected": "b"}, "preference", "1st row "),
+    "numbers that are none": ({"nums": ["a"], "target": 3}, "grpo", "1st row "),
+    "numbers that are null": ({"nums": [None], "target": 3}, "grpo", "1st row "),
+    "a dialogue that is text": ({"conversations": "hello"}, "sft", "1st row "),
 }  # fmt: skip
 
 

@@ -85,10 +85,10 @@ def test_a_box_in_the_tag_is_unwrapped():
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({"nums": 5, "target": 24}, "row 1, column 'nums'.*nums=.*found int 5"),
-        ({"nums": ["a"], "target": 24}, "row 1, column 'nums'"),
-        ({"nums": [4, float("nan")], "target": 24}, "row 1, column 'nums'"),
-        ({"nums": [4, 6], "target": "24"}, "row 1, column 'target'.*found str '24'"),
+        ({"nums": 5, "target": 24}, "2nd row, column 'nums'.*nums=.*found int 5"),
+        ({"nums": ["a"], "target": 24}, "2nd row, column 'nums'"),
+        ({"nums": [4, float("nan")], "target": 24}, "2nd row, column 'nums'"),
+        ({"nums": [4, 6], "target": "24"}, "2nd row, column 'target'.*found str '24'"),
         ({"task": "puzzle24", "metadata": {"source_dataset": "puzzle24"}}, "column 'metadata'"),
         (
             {

@@ -131,7 +131,7 @@ def test_a_label_that_is_neither_0_nor_1_is_refused_with_its_row(tmp_path, label
     path = tmp_path / "a.jsonl"
     rows = [{"text": "a b c d e f", "label": 1}, {"text": "b c d e f g", "label": label}]
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    with pytest.raises(DataError, match=r"row 1 .*label is 0 \(negative\) or 1 \(positive\)"):
+    with pytest.raises(DataError, match=r"2nd row .*label is 0 \(negative\) or 1 \(positive\)"):
         read(path)
 
 
@@ -139,7 +139,7 @@ def test_booleans_are_labels_and_null_is_not(tmp_path):
     write(tmp_path / "a.jsonl", ["a b c d e f"], True)
     assert [row["label"] for row in read(tmp_path)] == [True]
     write(tmp_path / "a.jsonl", ["a b c d e f"], None)
-    with pytest.raises(data.RowError, match=r"row 0, column 'label'.*null"):
+    with pytest.raises(data.RowError, match=r"1st row, column 'label'.*null"):
         read(tmp_path)
 
 

@@ -104,7 +104,7 @@ def test_a_useless_pair_of_a_public_set_is_left_out_by_reason(tmp_path, caplog, 
     with caplog.at_level(logging.WARNING):
         rows = local(tmp_path, good, row).rows()
     assert rows["prompt"] == [user("Why?")]
-    assert re.search(rf"left out 1 rows \(the first: row 1 of .*\): 1 {reason}$", caplog.text)
+    assert re.search(rf"left out 1 rows \(the first: the 2nd row of .*\): 1 {reason}$", caplog.text)
 
 
 def test_trl_s_own_columns_pass_and_are_refused_by_the_validator(tmp_path):
@@ -112,7 +112,7 @@ def test_trl_s_own_columns_pass_and_are_refused_by_the_validator(tmp_path):
     bad = good | {"rejected": assistant("a")}
     rows = local(tmp_path, good, bad).rows()
     assert list(rows) == [good, bad]
-    with pytest.raises(RowError, match="row 1, column 'rejected': expected an answer other than"):
+    with pytest.raises(RowError, match="2nd row, column 'rejected': expected an answer other than"):
         check_rows(rows, "preference")
 
 
@@ -126,7 +126,7 @@ def test_answers_that_repeat_the_prompt_lose_it(tmp_path):
     rows = local(tmp_path, row).rows()
     assert list(rows) == [{"prompt": head, "chosen": assistant("a"), "rejected": assistant("b")}]
     other = row | {"rejected": user("other") + assistant("b")}
-    with pytest.raises(RowError, match=r"row 0, column 'chosen'.*the answer alone, without"):
+    with pytest.raises(RowError, match=r"1st row, column 'chosen'.*the answer alone, without"):
         check_rows(local(tmp_path, other).rows(), "preference")
 
 
@@ -137,20 +137,21 @@ def test_a_plain_prompt_may_stand_beside_messages(tmp_path):
     assert list(local(tmp_path, answers, whole).rows()) == [expected, expected]
 
 
-def test_a_margin_travels_along(tmp_path):
-    rows = local(tmp_path, PAIR | {"margin": 0.5, "score_chosen": 7.0}).rows()
-    assert rows.column_names == ["prompt", "chosen", "rejected", "margin"]
+def test_what_tells_the_better_answer_travels_along(tmp_path):
+    told = {"margin": 0.5, "score_chosen": 7.0, "score_rejected": 6.5, "solution": "7"}
+    rows = local(tmp_path, PAIR | told | {"source": "x"}).rows()
+    assert rows.column_names == ["prompt", "chosen", "rejected", *told]
     assert rows["margin"] == [0.5]
     mixed = local(tmp_path, PAIR | {"margin": 0.5}, PAIR | {"chosen": "Or."}).rows()
-    with pytest.raises(RowError, match=r"row 1, column 'margin'.*null"):
+    with pytest.raises(RowError, match=r"2nd row, column 'margin'.*null"):
         check_rows(mixed, "reward_model")
-    with pytest.raises(RowError, match=r"row 1, column 'margin': expected the same kind.*'high'"):
+    with pytest.raises(RowError, match=r"2nd row, column 'margin': expected the same kind.*'high'"):
         local(tmp_path, PAIR | {"margin": 1}, PAIR | {"margin": "high"}).rows()
 
 
 def test_labels_of_two_kinds_are_named_with_their_row(tmp_path):
     rows = [{"prompt": "q", "completion": "a", "label": label} for label in (None, True, "true")]
-    with pytest.raises(RowError, match=r"row 2, column 'label'.*row 1, bool True.*str 'true'"):
+    with pytest.raises(RowError, match=r"3rd row, column 'label'.*2nd row, bool True.*str 'true'"):
         local(tmp_path, *rows).rows()
 
 

@@ -83,18 +83,18 @@ def test_a_plain_trl_function_is_judged_by_its_value():
         return Exact()(completions, solution=solution, **columns)
 
     assert check_reward(ROWS, accuracy).gold == 1.0
-    with pytest.raises(RewardCheckError, match="row 0: the reward does not judge the gold"):
+    with pytest.raises(RewardCheckError, match="1st row: the reward does not judge the gold"):
         check_reward(ROWS, lambda completions, **columns: [0.5] * len(completions))
 
 
 @pytest.mark.parametrize(
     ("reward", "said"),
     [
-        (Deaf(), r"row 0: the reward does not judge the gold answer correct.*50 of 50"),
-        (RefusesSeven(), r"row 7: .*'7'.*1 of 50"),
-        (Generous(), r"row 0: the reward judges an empty answer correct"),
+        (Deaf(), r"1st row: the reward does not judge the gold answer correct.*50 of 50"),
+        (RefusesSeven(), r"8th row: .*'7'.*1 of 50"),
+        (Generous(), r"1st row: the reward judges an empty answer correct"),
         (LikesSilence(), r"an empty answer correct"),
-        (LikesAnyAnswer(), r"row 0: the reward judges other rows' answers correct"),
+        (LikesAnyAnswer(), r"1st row: the reward judges other rows' answers correct"),
     ],
 )
 def test_a_reward_that_does_not_is_refused_with_the_first_row(reward, said):
@@ -131,7 +131,7 @@ def test_the_sample_is_drawn_from_all_rows_with_a_solution_and_is_always_the_sam
     last = [*ROWS[10:], *[{"prompt": "q", "solution": "7"}] * 40]
     said = set()
     for _ in range(2):
-        with pytest.raises(RewardCheckError, match=r"row (4|5|6|7)\d: .* of 8 rows") as error:
+        with pytest.raises(RewardCheckError, match=r"^(4|5|6|7)\d\w\w row: .* of 8 rows") as error:
             check_reward(last, RefusesSeven(), sample=8)
         said.add(str(error.value))
     assert len(said) == 1
@@ -172,7 +172,7 @@ def test_a_gold_that_cannot_be_read_is_refused_not_left_out():
                 for gold, each in zip(solution, found, strict=True)
             ]
 
-    with pytest.raises(RewardCheckError, match=r"row 7: .*1 of 50 rows"):
+    with pytest.raises(RewardCheckError, match=r"8th row: .*1 of 50 rows"):
         check_reward(ROWS, CannotRead())
 
 

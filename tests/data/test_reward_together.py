@@ -98,7 +98,7 @@ def test_a_value_of_the_row_is_no_reward():
 def test_a_row_on_which_it_raises_is_found_among_many():
     rows = [{"prompt": f"{i}?", "level": i - 700} for i in range(900)]
     reward = from_trl(lambda completions, level, **_: [1 / one for one in level])
-    with pytest.raises(RewardCheckError, match=r"^row 700: .*ZeroDivisionError.*, line "):
+    with pytest.raises(RewardCheckError, match=r"^701st row: .*ZeroDivisionError.*, line "):
         check_every_row(rows, WeightedSum(((1.0, reward),)))
     check_every_row(rows[:700], reward)
 

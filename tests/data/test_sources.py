@@ -29,12 +29,14 @@ def test_unknown_columns_are_listed_with_the_shapes_known(tmp_path):
 
 def test_a_bad_row_is_named_with_its_place_and_column(tmp_path):
     good = {"question": "q", "answer": "1"}
-    with pytest.raises(RowError, match=r"row 2, column 'answer'.*null") as error:
+    with pytest.raises(RowError, match=r"3rd row, column 'answer'.*null") as error:
         local(tmp_path, good, good, {"question": "q", "answer": None}).rows()
     assert (error.value.row, error.value.column) == (2, "answer")
-    with pytest.raises(RowError, match=r"row 1, column 'question'.*no such column"):
+    with pytest.raises(RowError, match=r"2nd row, column 'question'.*no such column"):
         local(tmp_path, good, {"answer": "1"}, seed=3).rows()
-    with pytest.raises(DataError, match=r"row 1 is not of shape question-answer.*question: int 7"):
+    with pytest.raises(
+        DataError, match=r"2nd row is not of shape question-answer.*question: int 7"
+    ):
         local(tmp_path, good, {"question": 7, "answer": "1"}).rows()
 
 
@@ -47,7 +49,7 @@ def test_rows_of_no_use_are_left_out_and_counted(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         rows = local(tmp_path, *pairs).rows()
     assert [row["prompt"] for row in rows] == [user("a")]
-    assert "left out 2 rows (the first: row 1 of" in caplog.text
+    assert "left out 2 rows (the first: the 2nd row of" in caplog.text
     assert "1 with chosen and rejected the same; 1 with an empty answer" in caplog.text
     with pytest.raises(DataError, match=r"no rows, of 1 .*left out: 1 with chosen and rejected"):
         local(tmp_path, pairs[1]).rows()
@@ -92,7 +94,7 @@ def test_several_files_are_of_one_shape_and_errors_name_the_file(tmp_path):
         text = "\n".join(map(json.dumps, rows))
         (tmp_path / f"{name}.jsonl").write_text(text, encoding="utf-8")
     a, b, c = (str(tmp_path / f"{name}.jsonl") for name in "abc")
-    with pytest.raises(RowError, match=r"row 1, column 'answer'.*b\.jsonl, question-answer"):
+    with pytest.raises(RowError, match=r"2nd row, column 'answer'.*b\.jsonl, question-answer"):
         Local(path=f"{a}+{b}").rows()
     with pytest.raises(DataError, match=r"a\.jsonl: question-answer.*c\.jsonl: prompt"):
         Local(path=f"{a}+{c}").rows()

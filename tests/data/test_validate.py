@@ -204,7 +204,7 @@ def test_the_first_bad_row_is_named_with_column_expected_and_seen(
     assert (found.row, found.column) == (2, column)
     assert expected in found.expected
     assert seen in found.seen
-    for part in ("row 2", column, found.expected, found.seen):
+    for part in ("3rd row", column, found.expected, found.seen):
         assert part in str(found)
 
 
@@ -269,19 +269,19 @@ def judges(completions, solution, **columns):
     ],
 )
 def test_a_null_solution_that_a_reward_reads_is_refused_with_the_way_out(reward):
-    with pytest.raises(RowError, match=r"row 1, column 'solution'.*rewards\.Where") as error:
+    with pytest.raises(RowError, match=r"2nd row, column 'solution'.*rewards\.Where") as error:
         check_rows(MIXED, "grpo", reward)
     assert error.value.row == 1
 
 
 @pytest.mark.parametrize("solution", ["", 7])
 def test_a_bad_solution_is_refused_where_no_reward_reads_it_too(solution):
-    with pytest.raises(RowError, match="row 0, column 'solution'"):
+    with pytest.raises(RowError, match="1st row, column 'solution'"):
         check_rows([{"prompt": "q", "solution": solution}], "grpo", rewards.Format())
 
 
 def test_evaluation_wants_every_solution_whatever_the_reward():
-    with pytest.raises(RowError, match="row 1, column 'solution'"):
+    with pytest.raises(RowError, match="2nd row, column 'solution'"):
         check_rows(MIXED, "evaluate", rewards.Format())
 
 

@@ -145,11 +145,6 @@ def holds_the_lock(completions, **_):
     sum(range(10**12))
 
 
-def goes_elsewhere(completions, **_):
-    os.chdir("/")
-    return values(completions, 1.0)
-
-
 def eats(completions, **_):
     """Takes memory bit by bit, and would never stop."""
     while len(HELD) < 400:

@@ -217,7 +217,7 @@ def test_a_reward_that_ends_the_process_does_not(name):
         ("cancelled", r"CancelledError\(\)"),
         ("panics", r"Panic\('at the disco'\)"),
         ("raises_without_words", "Mute, which cannot be printed"),
-        ("raises_at_length", r"ValueError\('x{300,400}…$"),
+        ("raises_at_length", r"ValueError\('x{200,300}… at .*, line "),
     ],
 )
 def test_whatever_a_reward_raises_is_its_own_in_a_line(name, said):
@@ -311,12 +311,6 @@ def test_a_reward_that_holds_the_interpreter_ends_the_run_and_says_where():
     )
     assert done.returncode == 1
     assert "Timeout" in done.stderr and "in holds_the_lock" in done.stderr
-
-
-def test_a_reward_that_goes_elsewhere_leaves_the_process_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert [score.value for score in judge(hostile.goes_elsewhere)] == [1.0, 1.0]
-    assert Path.cwd() == tmp_path
 
 
 def test_a_reward_that_eats_memory_is_given_up(monkeypatch):

@@ -1,0 +1,205 @@
+"""What the rows' texts say, where they are of the right type and cannot be meant: messages written
+out as text, another template's markup, prompts without their question, answers that begin with
+their prompt, golds that are none, words that the tokenizer does not know.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import rewards
+from align.config import Rollouts, Sample, Sft
+from align.findings import Findings
+from align.preflight.subject import SAMPLING, Subject
+from data.reward_scores import leaves
+
+MOST = 0.5
+FEW = 0.01
+SOME = 0.1
+LEAST = 8  # rows from which on their being alike is no accident
+ENOUGH = 16
+LOOKED_AT = 128  # rows whose tokens are looked at
+UNREAD = 0.05  # of the tokens: what is left of such text is not what was said
+SIDES = ("completion", "chosen", "rejected")
+_PLACEHOLDER = re.compile(r"\{\{?\s*[A-Za-z_]\w*\s*\}?\}")
+_CODE = re.compile(r"\b(?:def|class|function|func|fn|public|import|include)\b|[{};]|:\s*$")
+_SENTENCE = re.compile(r"[.?!。？！]$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spoken:
+    """A row's texts. asked: the last turn of the prompt. before: the turns in front of it.
+    answers: of each column, the first text that answers.
+    """
+
+    asked: str
+    before: Sequence[str]
+    answers: Mapping[str, str]
+    chat: bool
+
+    @property
+    def texts(self) -> list[str]:
+        return [*self.before, self.asked, *self.answers.values()]
+
+
+def spoken(row: Mapping[str, Any]) -> Spoken:
+    """Of a row of any stage, as `data.validate` let it pass."""
+    prompt, answers = row.get("prompt"), {}
+    if prompt is None:
+        turns = row["messages"]
+        prompt, answers["messages"] = turns[:-1], turns[-1]["content"]
+    for side in SIDES:
+        if (value := row.get(side)) is not None:
+            answers[side] = value if isinstance(value, str) else value[0]["content"]
+    if isinstance(prompt, str):
+        return Spoken(asked=prompt, before=(), answers=answers, chat=False)
+    texts = [turn["content"] for turn in prompt] or [""]
+    return Spoken(asked=texts[-1], before=texts[:-1], answers=answers, chat=True)
+
+
+def check(subject: Subject, found: Findings) -> None:
+    rows = [spoken(row) for _, row in subject.drawn]
+    written = _written_out(rows, found)
+    if not written:
+        _repeats(rows, found)
+        _same_prompts(subject, rows, found)
+        _same_answers(subject, rows, found)
+        _unread(subject, rows, found)
+    _golds(subject, found)
+
+
+def _share(hits: Sequence[bool]) -> float:
+    return sum(hits) / len(hits)
+
+
+def _written_out(rows: Sequence[Spoken], found: Findings) -> bool:
+    """Lists of messages that became text on their way into the file."""
+    hits = [next((text for text in row.texts if _is_messages(text)), None) for row in rows]
+    share = _share([hit is not None for hit in hits])
+    if share <= FEW:
+        return False
+    first = next(hit for hit in hits if hit)
+    report = found.error if share > MOST else found.warning
+    report(
+        "text",
+        f"{share:.0%} of the rows hold a list of messages written out as text, such as "
+        f"{first[:80]!r}: the model would read its brackets and quotes",
+        "write the list itself into the column: json.loads or ast.literal_eval makes it of the "
+        "text",
+    )
+    return share > MOST
+
+
+def _is_messages(text: str) -> bool:
+    text = text.strip()
+    if not text.startswith(("[{", "{")) or not text.endswith("}" if text[0] == "{" else "]"):
+        return False
+    try:
+        value = json.loads(text)
+    except ValueError:
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return False
+    first = value[0] if isinstance(value, list) and value else value
+    return isinstance(first, dict) and ("role" in first or "from" in first)
+
+
+def _repeats(rows: Sequence[Spoken], found: Findings) -> None:
+    """Answers with the prompt in front of them once more, as whole texts have it."""
+    begins = [[_begins(row, answer) for answer in row.answers.values()] for row in rows]
+    hits = [bool(each) and all(each) for each in begins]
+    if _share(hits) <= MOST:
+        return
+    # Code that is asked to be completed may well be given whole; a question is not asked again.
+    if all(row.chat and _CODE.search(row.asked) for row in rows[:LEAST]):
+        return
+    certain = [
+        hit and (not row.chat or bool(_SENTENCE.search(row.asked.strip())))
+        for hit, row in zip(hits, rows, strict=True)
+    ]
+    report = found.error if _share(certain) > MOST else found.warning
+    first = rows[hits.index(True)]
+    report(
+        "text",
+        f"in {_share(hits):.0%} of the rows the answer ({' and '.join(first.answers)}) begins with "
+        f"its own prompt, such as {first.asked[-60:]!r}: the model would learn to say it again",
+        "give the answer alone, without the prompt before it",
+    )
+
+
+def _begins(row: Spoken, answer: str) -> bool:
+    asked = row.asked.strip()
+    return len(asked) > 3 and answer.strip().startswith(asked)
+
+
+def _same_prompts(subject: Subject, rows: Sequence[Spoken], found: Findings) -> None:
+    """One prompt for all, where something must tell the rows apart."""
+    if len(rows) < LEAST or len({(*row.before, row.asked) for row in rows}) > 1:
+        return
+    asked = rows[0].asked
+    golds = {str(row.get("solution")) for _, row in subject.drawn}
+    said = f"all {len(rows)} prompts that were looked at are the same, {asked[:80]!r}"
+    cure = "put the question into the column 'prompt'"
+    if open_ := _PLACEHOLDER.search(asked):
+        found.error("text", f"{said}: {open_[0]} was never filled in", cure)
+    elif isinstance(subject.config, SAMPLING) and len(golds) > 1:
+        found.error("text", f"{said}, and their golds differ: nothing tells what is asked", cure)
+
+
+def _same_answers(subject: Subject, rows: Sequence[Spoken], found: Findings) -> None:
+    """One answer to all."""
+    answers = {answer for row in rows for answer in row.answers.values()}
+    prompts = {row.asked for row in rows}
+    if isinstance(subject.config, Sft) and len(rows) >= ENOUGH <= len(prompts) > len(answers) == 1:
+        found.warning(
+            "text",
+            f"all {len(rows)} answers that were looked at are the same, {answers.pop()[:80]!r}: "
+            "the model would learn to say it whatever it is asked",
+            "look at the column 'completion'",
+        )
+
+
+def _golds(subject: Subject, found: Findings) -> None:
+    """One gold for all."""
+    rows = [row for _, row in subject.drawn if isinstance(row.get("solution"), str)]
+    config = subject.config
+    if not rows or not isinstance(config, Rollouts | Sample):
+        return
+    golds = [row["solution"].strip() for row in rows]
+    judged = any(isinstance(one, rewards.Accuracy) for one in leaves(config.reward))
+    prompts = {json.dumps(row["prompt"]) for row in rows}
+    if judged and len(prompts) >= ENOUGH and len(set(golds)) == 1:
+        found.error(
+            "gold",
+            f"the gold of all {len(golds)} rows that were looked at is {golds[0][:60]!r} (column "
+            "'solution'): to say it whatever is asked would earn the whole reward",
+            "put each row's own answer there",
+        )
+
+
+def _unread(subject: Subject, rows: Sequence[Spoken], found: Findings) -> None:
+    """Text that the tokenizer has no tokens for."""
+    unknown = subject.tokenizer.unk_token_id
+    if unknown is None:
+        return
+    encoded = [subject.encode("\n".join(row.texts)) for row in rows[:LOOKED_AT]]
+    hits = [unknown in ids for ids in encoded]
+    share = sum(ids.count(unknown) for ids in encoded) / max(1, sum(map(len, encoded)))
+    if _share(hits) <= SOME and share <= UNREAD:
+        return
+    words = rows[hits.index(True)].texts
+    text = next(text for text in words if unknown in subject.encode(text))
+    report = found.error if share > UNREAD else found.warning
+    report(
+        "tokenizer",
+        f"{_share(hits):.0%} of the rows hold characters that the tokenizer of {subject.path} does "
+        f"not know, {share:.1%} of all tokens, such as in {text[:60]!r}: the model sees "
+        f"{subject.tokenizer.unk_token!r} in their place",
+        "take a model whose tokenizer reads this text, with --model",
+    )
