@@ -19,10 +19,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from align.config import Lora
-from align.folder import identity, write_json
-from align.lora import TRAINED, activate, active_adapters, adapted_layers, add_lora
+from align.files.folder import identity, write_json
+from align.modeling.lora import TRAINED, activate, active_adapters, adapted_layers, add_lora
 from align.models import ModelError
-from align.sharding import whole
+from align.processes.sharding import whole
 
 ABOUT = "adapter.json"
 PREFIX = "base_model.model."  # what PEFT puts before a module's name

@@ -24,10 +24,10 @@ from typing import Any, TypeVar
 from rich.filesize import decimal
 from safetensors import SafetensorError
 
-from align.again import again
-from align.disk import drop, existing, writing
-from align.intact import DamagedError, fingerprint, opened, seal
-from align.pieces import Piece, PieceError, Pieces, write
+from align.files.disk import drop, existing, writing
+from align.files.intact import DamagedError, fingerprint, opened, seal
+from align.files.pieces import Piece, PieceError, Pieces, write
+from align.terminal.again import again
 
 log = logging.getLogger(__name__)
 REPLACED = ".replaced"

@@ -118,11 +118,11 @@ def launch(stage_type: type[Stage], doc: str) -> None:
     run, stage = parse(
         StageRun, lambda run: recipes.load(run.recipe).stage(stage_type, run.stage), doc=doc
     )
-    from align.disk import FolderError
-    from align.interrupt import end_on_interrupt
-    from align.leaving import ending_in_time
-    from align.locate import MissingError, locate
-    from align.lock import check_free, end_with_starter
+    from align.files.disk import FolderError
+    from align.files.locate import MissingError, locate
+    from align.files.lock import check_free, end_with_starter
+    from align.processes.interrupt import end_on_interrupt
+    from align.processes.leaving import ending_in_time
     from align.references import references
 
     if sys.__stderr__ is not None:  # a crash in a reward's or a library's C says where it was

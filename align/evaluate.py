@@ -13,14 +13,15 @@ from typing import Any
 import torch
 
 import data
-from align import models, results, scoring, trained_on
+from align import models
 from align.config import Evaluation
-from align.folder import described, result, weights_of
-from align.locate import Located
-from align.progress import console, duration
+from align.evaluation import results, scoring, trained_on
+from align.evaluation.trained_on import TrainingData
+from align.files.folder import described, result, weights_of
+from align.files.locate import Located
 from align.rollout import Engine, Request, Sample, seed_of
 from align.rollout.build import build
-from align.trained_on import TrainingData
+from align.terminal.progress import console, duration
 from data import contamination, judge
 
 BATCH = 256  # completions asked of the sampler at once

@@ -23,20 +23,20 @@ from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import set_seed
 from torch import nn
 
-from align import manifest
-from align.allocator import trim
-from align.batch import Batch, Stage
 from align.checkpoint import CheckpointError, Checkpoints, Log, Processes
 from align.config import Training
-from align.gather import gathered
-from align.pieces import PieceError
-from align.preempt import Preempted, Preemption
-from align.progress import Progress
+from align.files import manifest
+from align.files.pieces import PieceError
+from align.processes.gather import gathered
+from align.processes.preempt import Preempted, Preemption
+from align.processes.sharding import settle
 from align.rollout import EngineError, seed_of
-from align.sharding import settle
-from align.state import captured, put_back
-from align.update import Update
-from align.watch import Watch
+from align.terminal.progress import Progress
+from align.training.allocator import trim
+from align.training.batch import Batch, Stage
+from align.training.state import captured, put_back
+from align.training.update import Update
+from align.training.watch import Watch
 
 
 class Loop:

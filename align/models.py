@@ -25,16 +25,16 @@ from transformers import (
 )
 
 import data
-from align import attention as shared_prefix
-from align import flex
-from align.cached import downloaded, made, stamp
-from align.disk import writing
-from align.folder import identity, is_done, made_by
+from align.files.cached import downloaded, made, stamp
+from align.files.disk import writing
+from align.files.folder import identity, is_done, made_by
+from align.files.locate import Located
+from align.files.trusted import ModelError, check_code, unpickle
 from align.layers import with_layers
-from align.locate import Located
-from align.lora import merged_weights
-from align.quiet import quiet
-from align.trusted import ModelError, check_code, unpickle
+from align.modeling import attention as shared_prefix
+from align.modeling import flex
+from align.modeling.lora import merged_weights
+from align.terminal.quiet import quiet
 
 
 def ready(located: Located, *, weights: bool = True) -> str:
@@ -156,7 +156,7 @@ def load_causal_lm(
     path: str, *, device: torch.device | str, trust_remote_code: bool = False
 ) -> PreTrainedModel:
     """Float32 weights (autocast computes in bf16); attention that takes packs: FlexAttention on
-    CUDA, `align.attention` elsewhere. Raises ModelError for weights that cannot be read.
+    CUDA, `align.modeling.attention` elsewhere. Raises ModelError for weights that cannot be read.
     """
     config = load_config(path, trust_remote_code=trust_remote_code)
     if _classifies(config):

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from align.modeling.policy import Policy
+from align.modeling.scorer import Scorer
 from align.models import ModelError
 from align.packing import Completion, Group, Pack, pack
-from align.policy import Policy
-from align.scorer import Scorer
 
 TOLERANCE = 2e-3  # in float32; a wrong mask is off by tenths
 

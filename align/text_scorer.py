@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerBase
 
 import data
 from align import models
+from align.modeling.scorer import Scorer, trimmed
 from align.packing import Completion, Group, pack
 from align.probe import why_not_packed
-from align.scorer import Scorer, trimmed
 
 
 class TextScorer:

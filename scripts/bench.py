@@ -16,8 +16,8 @@ if __name__ == "__main__":
     arguments = tyro.cli(Arguments, description=__doc__)
 
     from align.bench.run import run
-    from align.folder import FolderError
-    from align.locate import MissingError
+    from align.files.folder import FolderError
+    from align.files.locate import MissingError
 
     try:
         raise SystemExit(run(arguments))

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import tyro
 
-from align import folder, recipe
+from align import recipe
 from align.cli import MARKERS, Run, fail, parse
 from align.config import Evaluation
-from align.interrupt import end_on_interrupt
-from align.locate import MissingError, locate
-from align.lock import end_with_starter, locked
+from align.files import folder
+from align.files.locate import MissingError, locate
+from align.files.lock import end_with_starter, locked
+from align.processes.interrupt import end_on_interrupt
 from align.references import stages_named
 
 
@@ -86,10 +87,11 @@ def main() -> None:
     except folder.FolderError as error:
         fail(str(error))
     import data
-    from align import evaluate, results, trained_on
+    from align import evaluate
+    from align.evaluation import results, trained_on
     from align.models import ModelError
-    from align.progress import console
     from align.rollout import EngineError
+    from align.terminal.progress import console
 
     try:
         if run.check:
@@ -110,7 +112,7 @@ def score_completions() -> None:
     """Score ready answers."""
     run = tyro.cli(CompletionsRun, description=__doc__, config=MARKERS)
     import data
-    from align import completions, results
+    from align.evaluation import completions, results
 
     try:
         label = run.label or run.completions.stem

@@ -28,13 +28,13 @@ import data
 from align import recipe as recipes
 from align.cli import Run, fail, parse
 from align.config import Stage
+from align.files.trusted import ModelError
 from align.planner.cures import cures
 from align.planner.memory import GIB, Machine
 from align.planner.rows import lengths
 from align.planner.shape import ShapeError
 from align.planner.show import as_json, show, typed
 from align.planner.stage import Loads, Plan, models_of, planned
-from align.trusted import ModelError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ class Report:
 def main() -> None:
     asked = tyro.cli(Report, description=__doc__)
     from align import report
-    from align.disk import FolderError, writing
+    from align.files.disk import FolderError, writing
 
     try:
         page = report.write(asked.run)

@@ -12,11 +12,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import data
 from align.config import Compute, Distill, Sampling
+from align.modeling.policy import Policy
+from align.modeling.student import Student
 from align.models import load_causal_lm
-from align.policy import Policy
 from align.rollout import Sample
 from align.stages.distill import DistillStage
-from align.student import Student
 
 SAMPLES = 4
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from align.findings import Findings
+from align.terminal.findings import Findings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -14,13 +14,13 @@ import transformers
 from safetensors import SafetensorError
 
 import align.checkpoint
-import align.folder
+import align.files.folder
 import align.models
 import align.stages.rolled
 import rewards
 from align.loop import Loop
 from align.rollout.hf import HfEngine
-from align.update import Update
+from align.training.update import Update
 
 
 def _strike(number=signal.SIGKILL):
@@ -89,14 +89,14 @@ def between_minibatches(step):
 
 def after_export():
     """SIGKILL with the model written and done.json not."""
-    original = align.folder.write_json
+    original = align.files.folder.write_json
 
     def write_json(path, value):
         if path.name == "done.json":
             _strike()
         original(path, value)
 
-    align.folder.write_json = write_json
+    align.files.folder.write_json = write_json
 
 
 def during_export():

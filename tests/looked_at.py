@@ -9,8 +9,8 @@ from mistaken import assistant, without
 from transformers import LlamaConfig
 
 from align.config import Grpo, Sft
-from align.findings import Findings
 from align.preflight.subject import Subject
+from align.terminal.findings import Findings
 from rewards import Accuracy
 
 

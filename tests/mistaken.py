@@ -418,7 +418,7 @@ def saved(folder, harm):
     """A model with weights of its own in that folder, then the harm."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from align.locate import Located
+    from align.files.locate import Located
     from align.models import ready
 
     drawn = ready(Located(kind="random", path=str(MODEL)))

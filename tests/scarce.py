@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from align.backward import Backward
 from align.rollout import EngineError
 from align.rollout.hf import HfEngine
 from align.stages.grpo import GrpoStage
+from align.training.backward import Backward
 
 BLOCK = 2**18  # bytes
 HELD = []

@@ -12,10 +12,17 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from align import adapters, models
 from align.config import Lora
-from align.lora import TRAINED, active_adapters, adapters_off, add_lora, merged_weights, using
+from align.modeling.lora import (
+    TRAINED,
+    active_adapters,
+    adapters_off,
+    add_lora,
+    merged_weights,
+    using,
+)
+from align.modeling.policy import Policy
+from align.modeling.scorer import AdapterScorer, Scorer
 from align.packing import Completion, Group, pack
-from align.policy import Policy
-from align.scorer import AdapterScorer, Scorer
 
 IDS = torch.arange(5, 25)[None]
 RANK = ["--lora.rank", "4", "--optim.lr", "1e-2"]

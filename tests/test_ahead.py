@@ -13,7 +13,7 @@ from stand_in import Learner
 
 import data
 from align.config import ConfigError, Engine, Grpo
-from align.lora import merged_weights
+from align.modeling.lora import merged_weights
 from align.rollout import EngineError, Request, Sample
 from align.stages.ahead import Ahead
 

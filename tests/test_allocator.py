@@ -9,7 +9,7 @@ import runs
 
 WORK = """
 import ctypes, resource, sys
-from align.allocator import keep_freed_memory
+from align.training.allocator import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 libc = ctypes.CDLL(None)
@@ -49,7 +49,7 @@ HOLES = """
 import sys
 from pathlib import Path
 import torch
-from align.allocator import trim
+from align.training.allocator import trim
 def resident():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from align import attention
+from align.modeling import attention
 from align.packing import Completion, Group, pack
 
 

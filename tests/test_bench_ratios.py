@@ -4,14 +4,14 @@ import time
 
 import pytest
 
-from align import meter
 from align.bench import show
 from align.bench.case import Case, Settings
 from align.bench.configs import step_config
 from align.bench.measure import Pair, measured, ratios, summary
 from align.bench.plan import settings_of
 from align.bench.same import difference
-from align.meter import Meter
+from align.training import meter
+from align.training.meter import Meter
 
 
 def case(kind="update", **changes):

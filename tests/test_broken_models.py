@@ -11,9 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from align.config import Sft
-from align.findings import Findings
-from align.folder import write_json
-from align.locate import locate
+from align.files.folder import write_json
+from align.files.locate import locate
 from align.models import (
     ModelError,
     end_tokens,
@@ -27,6 +26,7 @@ from align.models import (
 )
 from align.preflight import weights
 from align.preflight.subject import Subject
+from align.terminal.findings import Findings
 
 
 @pytest.fixture

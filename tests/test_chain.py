@@ -13,7 +13,7 @@ import psutil
 import pytest
 import runs
 
-from align.lock import locked
+from align.files.lock import locked
 
 STEPS = 40
 FLAGS = ("--grpo.steps", str(STEPS), "--evaluation.limit", "4", "--sft.optim.lr", "1e-3")

@@ -8,12 +8,12 @@ import pytest
 
 import data
 import rewards
-from align import manifest
 from align.chain.plan import missing, plan
 from align.chain.record import Record, is_begun, set_aside
 from align.config import Checkpoints, Compute, Keep, Optim, Sample, Sft
-from align.folder import FolderError, described
-from align.locate import MissingError, locate
+from align.files import manifest
+from align.files.folder import FolderError, described
+from align.files.locate import MissingError, locate
 from align.recipe import Recipe, RecipeError
 from align.references import parents, references
 

@@ -17,8 +17,8 @@ from align.checkpoint import (
     Processes,
     state_file,
 )
-from align.intact import MANIFEST, OWN, fingerprint, seal
-from align.pieces import entire
+from align.files.intact import MANIFEST, OWN, fingerprint, seal
+from align.files.pieces import entire
 
 STATE = state_file(0)
 

@@ -11,11 +11,11 @@ import torch
 import trl_peer
 from transformers import LlamaConfig
 
+from align.modeling.policy import Policy
+from align.modeling.student import CHUNK_BYTES, Student
 from align.objectives.distill import forward_kl
-from align.order import at
 from align.packing import Completion, Group, pack
-from align.policy import Policy
-from align.student import CHUNK_BYTES, Student
+from align.training.order import at
 
 BUDGETS = (2, 20, 40, 80, 20_000)
 CASES = {
@@ -125,7 +125,7 @@ def test_a_long_pack_is_cut_by_its_own_size(monkeypatch):
     monkeypatch.setattr(Student, "_compare", compare)
     monkeypatch.setitem(CHUNK_BYTES, "cpu", 4 * 48 * 7)
     logged = Mock(wraps=forward_kl)
-    monkeypatch.setattr("align.student.forward_kl", logged)
+    monkeypatch.setattr("align.modeling.student.forward_kl", logged)
     values, figures = module(one, other)
     assert seen == [7, 5]
     values.sum().backward()

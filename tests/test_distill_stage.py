@@ -13,10 +13,10 @@ from datasets import Dataset
 import data
 from align.config import ConfigError, Distill, Optim, Sampling
 from align.models import ModelError
-from align.optim import adamw
 from align.rollout.hf import HfEngine
 from align.stages.checks import checked_rows
 from align.stages.distill import Own
+from align.training.optim import adamw
 from align.vocabulary import check_teacher
 
 KIND = {"model": "m", "teacher": "t", "data": data.Arithmetic()}

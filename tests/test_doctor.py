@@ -16,7 +16,7 @@ from align.doctor import (
     run,
 )
 from align.doctor.asked import Asked
-from align.findings import Finding, Findings
+from align.terminal.findings import Finding, Findings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

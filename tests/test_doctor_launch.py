@@ -66,7 +66,7 @@ def test_what_a_configuration_starts_here(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", launching.REFUSED)
 def test_what_stages_refuse_is_refused_here(tmp_path, name):
-    from align.sharding import UNSUPPORTED
+    from align.processes.sharding import UNSUPPORTED
 
     assert set(launching.REFUSED) == {each.lower() for each in UNSUPPORTED}
     file = config(tmp_path, distributed_type="FSDP", fsdp_config={"fsdp_version": 2, name: True})

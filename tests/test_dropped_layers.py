@@ -10,9 +10,9 @@ import trl_peer
 from transformers import AutoConfig, AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, LlamaConfig
 
 from align import models
-from align.folder import weights_of, write_json
+from align.files.folder import weights_of, write_json
+from align.files.locate import MissingError, locate
 from align.layers import kept_layers, with_layers
-from align.locate import MissingError, locate
 from align.models import ModelError, ready, save, weights_hash
 
 IDS = torch.tensor([[3, 9, 17, 5, 30]])

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from align.duplicates import Seen, band_rows, jaccard, shingles
+from align.evaluation.duplicates import Seen, band_rows, jaccard, shingles
 
 
 def test_shingles_are_word_trigrams():

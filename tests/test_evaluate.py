@@ -10,11 +10,11 @@ import data
 from align import evaluate as module
 from align.config import ConfigError, Engine, Evaluation, Sampling
 from align.evaluate import evaluate
-from align.locate import Located
+from align.evaluation.results import line
+from align.evaluation.trained_on import TrainingData
+from align.files.locate import Located
 from align.models import load_tokenizer
-from align.results import line
 from align.rollout import Sample
-from align.trained_on import TrainingData
 
 TINY = runs.REPOSITORY / "recipes" / "tiny_model"
 

@@ -9,10 +9,10 @@ import torch
 from torch.nn.attention.flex_attention import create_block_mask, create_mask, flex_attention
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from align import flex
-from align.halving import halves
+from align.modeling import flex
+from align.modeling.policy import Policy
 from align.packing import PAD, Completion, Group, pack
-from align.policy import Policy
+from align.training.halving import halves
 
 
 def long_packs(seed, *, prompt=400, completion=300, budget=4000):

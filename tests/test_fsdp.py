@@ -17,7 +17,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from align import intact, sharding
+from align.files import intact
+from align.processes import sharding
 
 MODEL = ["--model", "random:recipes/tiny_model"]
 # At its usual epsilon of 1e-8 Adam makes whole steps of gradients that are rounding and no more.

@@ -13,16 +13,16 @@ import runs
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from align.backward import Backward
 from align.config import Optim
-from align.logprobs import logprobs
+from align.files.pieces import Pieces, write
+from align.modeling.logprobs import logprobs
+from align.modeling.policy import Policy
+from align.modeling.tiled import Transform
 from align.models import load_causal_lm
-from align.optim import adamw
 from align.packing import Completion, Group, pack
-from align.pieces import Pieces, write
-from align.policy import Policy
-from align.state import captured, put_back
-from align.tiled import Transform
+from align.training.backward import Backward
+from align.training.optim import adamw
+from align.training.state import captured, put_back
 
 pytestmark = [
     pytest.mark.gpu,

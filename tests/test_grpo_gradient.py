@@ -13,7 +13,7 @@ import torch
 import trl_peer
 
 from align.config import Lora, Optim
-from align.lora import add_lora
+from align.modeling.lora import add_lora
 from align.objectives.advantage import group_advantage
 
 BUDGETS = (1, 20, 40, 70, 10_000)  # one completion a pack, some, ..., everything in one

@@ -11,12 +11,12 @@ import trl_peer
 from datasets import Dataset
 
 import rewards
-from align import order
 from align.config import Optim
 from align.objectives.advantage import group_advantage
-from align.optim import adamw
 from align.stages.figures import rollout_figures
 from align.stages.rolled import RewardError
+from align.training import order
+from align.training.optim import adamw
 
 
 @pytest.fixture(scope="module")

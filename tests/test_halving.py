@@ -8,10 +8,10 @@ import torch
 from torch.nn.functional import logsigmoid
 from transformers import LlamaConfig
 
-from align import attention
-from align.halving import UNEVEN, divided, divisible, halves
+from align.modeling import attention
+from align.modeling.policy import Policy
 from align.packing import PAD, Completion, Group, pack
-from align.policy import Policy
+from align.training.halving import UNEVEN, divided, divisible, halves
 
 
 def random_groups(seed, *, count, most=6):

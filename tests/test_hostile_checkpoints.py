@@ -12,12 +12,12 @@ import torch
 from safetensors import SafetensorError
 
 import align.checkpoint
-import align.intact
-from align import manifest
+import align.files.intact
 from align.checkpoint import CheckpointError, Checkpoints, Log, state_file
-from align.disk import FolderError
-from align.intact import MANIFEST, DamagedError, opened
-from align.pieces import entire
+from align.files import manifest
+from align.files.disk import FolderError
+from align.files.intact import MANIFEST, DamagedError, opened
+from align.files.pieces import entire
 from align.stages.ledger import Ledger
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

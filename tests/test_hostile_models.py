@@ -14,8 +14,9 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from align.folder import identity, write_json
-from align.locate import Located, MissingError, locate
+from align.files.folder import identity, write_json
+from align.files.locate import Located, MissingError, locate
+from align.files.trusted import unpickle
 from align.models import (
     ModelError,
     check_classifier,
@@ -27,7 +28,6 @@ from align.models import (
     save,
 )
 from align.rollout.build import build
-from align.trusted import unpickle
 
 
 class Malicious:
@@ -164,7 +164,7 @@ def test_a_repository_of_the_hub_with_pickled_weights_alone(monkeypatch, tmp_pat
         (tmp_path / "config.json").write_text("{}")
         return str(tmp_path)
 
-    monkeypatch.setattr("align.cached.snapshot_download", download)
+    monkeypatch.setattr("align.files.cached.snapshot_download", download)
     with pytest.raises(ModelError, match="--model pickled:org/name"):
         ready(Located(kind="hub", path="org/name"))
     assert {"*.bin", "*.pt", "*.pkl", "*.pth", "*.ckpt"} <= set(asked[0])
@@ -323,7 +323,7 @@ def test_nothing_in_the_sources_loads_a_pickle_unguarded():
         tree, name = ast.parse(file.read_text()), str(file.relative_to(runs.REPOSITORY))
         assert _unguarded(tree, name) == [], name
         loading += [name for called, _ in _calls(tree) if called.endswith(LOADS)]
-    assert loading == ["align/trusted.py"]
+    assert loading == ["align/files/trusted.py"]
 
 
 UNGUARDED = (

@@ -14,13 +14,15 @@ import pytest
 import runs
 
 import data
-from align import manifest, report, results
-from align.cached import made
+from align import report
 from align.config import Evaluation, Sft
-from align.disk import FolderError, refused, whole
-from align.folder import evaluated, identity
-from align.locate import Located
-from align.lock import locked
+from align.evaluation import results
+from align.files import manifest
+from align.files.cached import made
+from align.files.disk import FolderError, refused, whole
+from align.files.folder import evaluated, identity
+from align.files.locate import Located
+from align.files.lock import locked
 from align.models import ModelError, ready
 from data import FromStage
 
@@ -95,12 +97,12 @@ def test_an_evaluation_without_room_keeps_the_former_result(tmp_path, monkeypatc
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch, pytest.raises(FolderError, match=r"no room left.*evaluat"):
-        patch.setattr("align.disk.os.fsync", full)
+        patch.setattr("align.files.disk.os.fsync", full)
         with whole(path):
             pass
     assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
     with monkeypatch.context() as patch, pytest.raises(FolderError, match="no room left"):
-        patch.setattr("align.disk.os.fsync", full)
+        patch.setattr("align.files.disk.os.fsync", full)
         results.write(path, {"label": "sft"}, [answer | {"completion": "2"}])
     assert (path.parent / "sft.jsonl").read_bytes() == before["sft.jsonl"]
     assert not [file for file in path.parent.iterdir() if file.name.startswith(".")]
@@ -180,7 +182,7 @@ def test_a_file_system_without_locks_is_named(error, tmp_path, monkeypatch):
     def acquire(self):
         raise error
 
-    monkeypatch.setattr("align.lock.FileLock.acquire", acquire)
+    monkeypatch.setattr("align.files.lock.FileLock.acquire", acquire)
     with pytest.raises(FolderError, match=r"cannot be locked \(.*for NFS: mounted with locks"):
         locked(tmp_path).__enter__()
 

@@ -14,7 +14,7 @@ import runs
 
 import rewards
 from align.chain import launch
-from align.lock import locked
+from align.files.lock import locked
 
 CTRL_C = 130
 # A stage that is deaf to Ctrl-C, below a launcher, as the chain starts it.
@@ -24,7 +24,7 @@ PARENT = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv
 CHAIN = """
 import sys
 from align.chain import launch
-from align.interrupt import end_on_interrupt
+from align.processes.interrupt import end_on_interrupt
 launch.GRACE = float(sys.argv[1])
 end_on_interrupt()
 launch.call([sys.executable, "-c", sys.argv[2], sys.argv[3]], launched=True)
@@ -91,8 +91,8 @@ def test_what_cannot_be_launched_leaves_ctrl_c_as_it_was(tmp_path):
 
 BAR = """
 import os, signal, time
-from align.interrupt import end_on_interrupt
-from align.progress import Progress
+from align.processes.interrupt import end_on_interrupt
+from align.terminal.progress import Progress
 end_on_interrupt()
 Progress(9, enabled=True).start(0, resumed=False)
 time.sleep(0.3)

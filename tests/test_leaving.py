@@ -8,7 +8,7 @@ import runs
 
 LEFT = """
 import sys, threading, time
-from align import leaving
+from align.processes import leaving
 leaving.PATIENCE = 0.5
 with leaving.ending_in_time():
     print("done", end="")
@@ -23,7 +23,7 @@ if sys.argv[2] == "goes on":  # the process has more to do
 """
 RUN = """
 import threading, time
-from align import leaving
+from align.processes import leaving
 from align.cli import launch
 from align.config import Sft
 leaving.PATIENCE = 0.5

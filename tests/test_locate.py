@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from align import locate as module
-from align.locate import HUB_TIMEOUT, Located, MissingError, locate
+from align.files import locate as module
+from align.files.locate import HUB_TIMEOUT, Located, MissingError, locate
 
 HUB_ID = "nobody/no-such-model"
 
@@ -234,7 +234,7 @@ def test_a_model_that_the_hub_does_not_give(monkeypatch, status, reason):
 
 SCRIPT = f"""
 from pathlib import Path
-from align.locate import MissingError, locate
+from align.files.locate import MissingError, locate
 try:
     locate({HUB_ID!r}, Path("runs/x"), recipe="tiny")
 except MissingError as error:

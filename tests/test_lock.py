@@ -11,15 +11,15 @@ import psutil
 import pytest
 import runs
 
-from align.folder import FolderError
-from align.lock import STARTED_BY, end_with_starter, locked, mark_children
+from align.files.folder import FolderError
+from align.files.lock import STARTED_BY, end_with_starter, locked, mark_children
 
 HOST = socket.gethostname()
 HELD = rf"\(process {{}} on {HOST}\) is at work in .*\(kill [0-9]+\)"
 HOLDER = """
 import sys, time
 from pathlib import Path
-from align.lock import locked
+from align.files.lock import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -27,13 +27,18 @@ with locked(Path(sys.argv[1])):
 # A command that starts a child, as the chain starts a stage, and says its pid.
 STARTER = """
 import subprocess, sys, time
-from align.lock import mark_children
+from align.files.lock import mark_children
 mark_children()
 child = subprocess.Popen([sys.executable, "-c", sys.argv[1]])
 print(child.pid, flush=True)
 time.sleep(600)
 """
-CHILD = "import time; from align.lock import end_with_starter; end_with_starter(); time.sleep(600)"
+CHILD = """
+import time
+from align.files.lock import end_with_starter
+end_with_starter()
+time.sleep(600)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +96,7 @@ def test_a_child_ends_when_its_starter_is_killed():
 def test_another_process_of_that_number_is_not_the_starter(monkeypatch):
     told = []
     monkeypatch.setattr(os, "kill", lambda pid, signal: told.append((pid, signal)))
-    monkeypatch.setattr("align.lock.LOOK_EVERY", 0.01)
+    monkeypatch.setattr("align.files.lock.LOOK_EVERY", 0.01)
     monkeypatch.setenv(STARTED_BY, f"{os.getpid()} 1")
     end_with_starter()
     runs.wait_for(lambda: told, what="the signal")
@@ -101,7 +106,7 @@ def test_another_process_of_that_number_is_not_the_starter(monkeypatch):
 def test_a_child_lives_as_long_as_its_starter(monkeypatch):
     told = []
     monkeypatch.setattr(os, "kill", lambda pid, signal: told.append((pid, signal)))
-    monkeypatch.setattr("align.lock.LOOK_EVERY", 0.01)
+    monkeypatch.setattr("align.files.lock.LOOK_EVERY", 0.01)
     monkeypatch.setenv(STARTED_BY, "0 0")  # put back afterwards
     mark_children()
     assert os.environ[STARTED_BY].split()[0] == str(os.getpid())

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from transformers import CohereConfig, Gemma2Config, GraniteConfig, LlamaConfig
 
-import align.tiled
-from align.logprobs import (
+import align.modeling.tiled
+from align.modeling.logprobs import (
     CHUNK,
     chunked_logprobs,
     logit_transform,
@@ -14,7 +14,7 @@ from align.logprobs import (
     tiled_logprobs,
     whole_logits,
 )
-from align.tiled import Transform
+from align.modeling.tiled import Transform
 
 VOCABULARY = CHUNK + 1000  # two tiles, the second one short
 OPTIONS = {
@@ -76,8 +76,8 @@ def test_both_forms_equal_the_textbook(name, bias, entropy_weight, form):
 @pytest.mark.parametrize("entropy_weight", [0.0, 0.3])
 @pytest.mark.parametrize("name", OPTIONS)
 def test_however_the_logits_are_cut(name, entropy_weight, cut, monkeypatch):
-    monkeypatch.setattr(align.tiled, "CHUNK_BYTES", cut[0])
-    monkeypatch.setattr(align.tiled, "TILE_BYTES", cut[1])
+    monkeypatch.setattr(align.modeling.tiled, "CHUNK_BYTES", cut[0])
+    monkeypatch.setattr(align.modeling.tiled, "TILE_BYTES", cut[1])
     check_equal(tiled_logprobs, name=name, bias=True, entropy_weight=entropy_weight)
 
 
@@ -92,9 +92,11 @@ def check_equal(form, *, name, bias, entropy_weight):
 
 def test_the_logits_of_a_whole_pack_never_exist(monkeypatch):
     """Of 40 rows, chunks of at most 7: no product with the vocabulary has more."""
-    monkeypatch.setattr(align.tiled, "CHUNK_BYTES", CUTS[1][0])
-    made, product = [], align.tiled._logits
-    monkeypatch.setattr(align.tiled, "_logits", lambda *a: made.append(product(*a)) or made[-1])
+    monkeypatch.setattr(align.modeling.tiled, "CHUNK_BYTES", CUTS[1][0])
+    made, product = [], align.modeling.tiled._logits
+    monkeypatch.setattr(
+        align.modeling.tiled, "_logits", lambda *a: made.append(product(*a)) or made[-1]
+    )
     head, hidden, target = setting(bias=False)
     log_p, _ = logprobs(hidden, head, target, Transform())
     log_p.sum().backward()
@@ -118,8 +120,8 @@ def test_in_bfloat16_a_sure_token_s_gradient_is_not_rounded_away(sure):
 
 @pytest.mark.parametrize("cut", CUTS)
 def test_without_entropy_the_log_probs_and_their_gradient_are_the_same(cut, monkeypatch):
-    monkeypatch.setattr(align.tiled, "CHUNK_BYTES", cut[0])
-    monkeypatch.setattr(align.tiled, "TILE_BYTES", cut[1])
+    monkeypatch.setattr(align.modeling.tiled, "CHUNK_BYTES", cut[0])
+    monkeypatch.setattr(align.modeling.tiled, "TILE_BYTES", cut[1])
     found = []
     for entropy in (True, False):
         head, hidden, target = setting(bias=False)
@@ -151,8 +153,10 @@ def test_a_frozen_head_gets_no_gradient_and_the_trunk_the_same():
 
 
 def test_without_a_backward_pass_to_come_the_logits_are_left_as_they_are(monkeypatch):
-    made, product = [], align.tiled._logits
-    monkeypatch.setattr(align.tiled, "_logits", lambda *a: made.append(product(*a)) or made[-1])
+    made, product = [], align.modeling.tiled._logits
+    monkeypatch.setattr(
+        align.modeling.tiled, "_logits", lambda *a: made.append(product(*a)) or made[-1]
+    )
     head, hidden, target = setting(bias=False)
     with torch.no_grad():
         logprobs(hidden, head, target, Transform())

@@ -15,12 +15,12 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from align import optim
-from align.batch import Batch
 from align.config import Checkpoints, Compute, Optim
-from align.optim import adamw
 from align.packing import Completion, Group, pack
-from align.update import NonFiniteError
+from align.training import optim
+from align.training.batch import Batch
+from align.training.optim import adamw
+from align.training.update import NonFiniteError
 
 LR = 8e-3
 

@@ -12,8 +12,8 @@ import pytest
 import runs
 from torch import distributed
 
-from align import lost
 from align.config import Compute, ConfigError
+from align.processes import lost
 
 ARGS = ["--recipe", "tiny", "--model", "random:recipes/tiny_model", "--steps", "30"]
 CONFIGS = runs.REPOSITORY / "recipes" / "accelerate"

@@ -29,12 +29,12 @@ import data
 import rewards
 from align import models
 from align.config import Checkpoints, Compute, Engine, Grpo, Optim, RewardModel, Sampling
-from align.findings import PreflightError
-from align.locate import locate
+from align.files.locate import locate
 from align.model_reward import ModelReward, final_answer, placed
 from align.recipe import Recipe, RecipeError
 from align.references import loading, references
 from align.stages import Launch, run_stage
+from align.terminal.findings import PreflightError
 
 CHAT = [
     ("How much is 1 + 1?", "<think>one, and one</think><answer>2</answer>"),
@@ -258,7 +258,7 @@ def run(stage, out, recipe="a-test"):
     launch = Launch(recipe=recipe, out=out, resume=False, check=False, report_to="none")
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        with patch("align.preempt._follow_launcher"):
+        with patch("align.processes.preempt._follow_launcher"):
             run_stage(stage, located, launch)
     finally:
         signal.signal(signal.SIGTERM, handler)

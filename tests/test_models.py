@@ -21,10 +21,10 @@ from transformers import (
 )
 
 from align.config import Lora
-from align.lora import adapters_off, add_lora, merged_weights
+from align.modeling.lora import adapters_off, add_lora, merged_weights
+from align.modeling.policy import Policy
 from align.models import ModelError, load_causal_lm, load_tokenizer, save
 from align.packing import Completion, Group, pack
-from align.policy import Policy
 from align.probe import why_not_packed
 
 GEMMA = {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 64}

@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 
-from align.statistics import paired
+from align.evaluation.statistics import paired
 
 
 def verdicts(both: int, better: int, worse: int, neither: int) -> tuple[list[int], list[int]]:

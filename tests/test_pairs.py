@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from align.packing import Completion, Group, pack
-from align.update import filler
+from align.training.update import filler
 
 BUDGETS = (1, 16, 40, 100, 10_000)
 

@@ -6,7 +6,7 @@ from math import prod
 
 import pytest
 
-from align.passk import ks, majority_at, pass_at
+from align.evaluation.passk import ks, majority_at, pass_at
 
 
 def test_ks_are_powers_of_two_and_n():

@@ -8,9 +8,9 @@ from torch import nn
 
 from align.checkpoint import state_file
 from align.config import Optim
-from align.optim import adamw
-from align.pieces import Piece, PieceError, Pieces, write
-from align.state import captured, put_back
+from align.files.pieces import Piece, PieceError, Pieces, write
+from align.training.optim import adamw
+from align.training.state import captured, put_back
 
 
 def _cut(tensor, starts):

@@ -159,7 +159,7 @@ def smollm2(tmp_path_factory):
     given = os.environ.get("ALIGN_SMOLLM2")
     if given:
         return given
-    from align.locate import MissingError, locate
+    from align.files.locate import MissingError, locate
     from align.models import ready
 
     try:

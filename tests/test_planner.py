@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 import data
 from align import recipe
 from align.config import Compute, Dpo, Grpo, Lora, Ppo, Sft
-from align.lora import add_lora
+from align.modeling.lora import add_lora
 from align.packing import Completion, Group, pack
 from align.planner.cures import changed, cheapest, cures
 from align.planner.find import MODELS, shape_of

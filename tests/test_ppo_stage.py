@@ -14,11 +14,11 @@ import torch
 import trl_peer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from align.actor_critic import CRITIC
 from align.config import Lora, Optim
+from align.modeling.actor_critic import CRITIC
 from align.models import ModelError
-from align.optim import adamw
 from align.stages.rolled import RewardError
+from align.training.optim import adamw
 
 CASES = {
     "clip": {},

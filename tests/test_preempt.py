@@ -9,7 +9,7 @@ import psutil
 import pytest
 import runs
 
-from align.preempt import Preempted, Preemption
+from align.processes.preempt import Preempted, Preemption
 
 PREEMPTED = 143
 STEPS = ("--steps", "5")

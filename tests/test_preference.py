@@ -22,8 +22,8 @@ from trl import DPOConfig, DPOTrainer
 
 import data
 from align.config import Dpo, Lora, Optim
-from align.optim import adamw
 from align.stages import reference
+from align.training.optim import adamw
 
 SMOOTHING = 0.1
 

@@ -23,7 +23,6 @@ from align.config import (
     Optim,
     Sampling,
 )
-from align.findings import Findings, PreflightError
 from align.preflight import (
     contents,
     endings,
@@ -39,6 +38,7 @@ from align.preflight.engine import bytes_a_token
 from align.preflight.subject import drawn
 from align.stages.context import Launch
 from align.stages.foreseen import check_foreseen, nearest
+from align.terminal.findings import Findings, PreflightError
 from recipes.tiny_r1 import RECIPE
 from rewards import Accuracy, Format, WeightedSum
 

@@ -8,10 +8,10 @@ from looked_at import answered, levels, sft, subject
 from mistaken import problems
 
 from align.config import Checkpoints
-from align.findings import Findings
-from align.folder import FolderError
+from align.files.folder import FolderError
 from align.preflight import room
 from align.preflight.weights import Size
+from align.terminal.findings import Findings
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import runs
 
 from align import recipe
 from align.config import Grpo
-from align.findings import Findings
 from align.preflight import sampled, worth
 from align.preflight.sampled import Seen
+from align.terminal.findings import Findings
 
 MODEL = ["--model", "random:recipes/tiny_model"]
 GRPO = ["--recipe", "tiny", *MODEL, "--steps", "3"]

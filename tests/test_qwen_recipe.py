@@ -12,7 +12,7 @@ import pytest
 import tiny
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from align.folder import is_done
+from align.files.folder import is_done
 
 pytest.importorskip("vllm")
 

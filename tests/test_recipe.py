@@ -9,8 +9,9 @@ import pytest
 import data
 import recipes
 import rewards
-from align import folder, recipe
+from align import recipe
 from align.config import Evaluation, Grpo, Optim, Sft
+from align.files import folder
 from align.recipe import Recipe, RecipeError
 
 PROBLEMS = data.Arithmetic(size=10)

@@ -4,9 +4,16 @@ import itertools
 
 import pytest
 
-from align import rejection
 from align.config import Keep
-from align.rejection import Selection, counts, general_count, general_rows, kept_rows, mixed
+from align.evaluation import rejection
+from align.evaluation.rejection import (
+    Selection,
+    counts,
+    general_count,
+    general_rows,
+    kept_rows,
+    mixed,
+)
 
 GOOD = "<think>Two and three make five.</think>\n<answer>5</answer>"
 ABOUT = {"stage": "sample", "data": "made"}

@@ -23,9 +23,9 @@ from transformers import (
 import data
 from align.config import Lora, Optim, RewardModel
 from align.objectives.ranking import bradley_terry
-from align.optim import adamw
 from align.stages.calibration import calibration
 from align.stages.checks import checked_rows
+from align.training.optim import adamw
 
 # TRL's configuration, ours, and whether the rows have a margin.
 CASES = {

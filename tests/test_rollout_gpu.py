@@ -14,7 +14,7 @@ from stand_in import STOP
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from align.config import Engine, Sampling
-from align.lora import merged_weights
+from align.modeling.lora import merged_weights
 from align.rollout import Request
 from align.rollout.server import ServerEngine
 from align.rollout.server_checks import start_command

@@ -7,8 +7,8 @@ from scipy.stats import chisquare
 from transformers import GenerationConfig
 
 from align.config import Sampling
+from align.modeling.policy import Policy
 from align.packing import Completion, Group, pack
-from align.policy import Policy
 from align.rollout import Request, seed_of
 from align.rollout.hf import ROWS, HfEngine
 

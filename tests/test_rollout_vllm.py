@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from align.config import Engine, Sampling
-from align.locate import MissingError, locate
-from align.lora import merged_weights
+from align.files.locate import MissingError, locate
+from align.modeling.lora import merged_weights
+from align.modeling.policy import Policy
 from align.models import load_causal_lm, load_tokenizer, ready
 from align.packing import Completion, Group, pack
-from align.policy import Policy
 from align.rollout import Request, seed_of
 from data.chat import prompt_ids, stop_ids
 

@@ -7,8 +7,8 @@ import sys
 import pytest
 import runs
 
-from align import completions, results, scoring
-from align.scoring import Votes, verdicts, votes
+from align.evaluation import completions, results, scoring
+from align.evaluation.scoring import Votes, verdicts, votes
 from data.rows import DataError, RowError
 
 GOLD = "She sells 16 - 3 - 4 = <<16-3-4=9>>9 eggs.\nShe makes 9 * 2 = $<<9*2=18>>18.\nA: 18"
@@ -43,7 +43,8 @@ def test_a_gold_that_cannot_be_read_makes_nothing_right():
 
 
 def test_scoring_needs_no_torch():
-    code = "import sys, align.scoring, align.completions; print('torch' in sys.modules)"
+    modules = "align.evaluation.scoring, align.evaluation.completions"
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=runs.REPOSITORY, capture_output=True, text=True
     )

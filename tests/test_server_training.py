@@ -13,7 +13,7 @@ from stand_in import STOP, Learner, back_after
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from align.config import ConfigError, Engine, Sampling
-from align.lora import merged_weights
+from align.modeling.lora import merged_weights
 from align.rollout import EngineError, Request
 from align.rollout.server import ServerEngine
 from align.rollout.server_checks import start_command

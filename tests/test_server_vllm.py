@@ -18,7 +18,7 @@ import runs
 from test_rollout_vllm import NOISE, QUESTIONS, TEMPERATURE, Rig
 
 from align.config import Engine, Sampling
-from align.locate import MissingError, locate
+from align.files.locate import MissingError, locate
 from align.models import load_causal_lm, load_tokenizer, ready
 from align.rollout.server import ServerEngine
 from align.rollout.server_checks import start_command

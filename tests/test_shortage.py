@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file
 from test_halving import check_same, policy, random_groups, weighted
 
-from align.backward import Backward
-from align.halving import halves
 from align.packing import pack
-from align.shortage import TooLargeError, is_shortage, named
+from align.training.backward import Backward
+from align.training.halving import halves
+from align.training.shortage import TooLargeError, is_shortage, named
 
 CPU_SAID = (
     "[enforce fail at alloc_cpu.cpp:126] err == 0. DefaultCPUAllocator: can't allocate memory: "

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from align.statistics import mean_share, paired, paired_means, proportion
+from align.evaluation.statistics import mean_share, paired, paired_means, proportion
 
 
 def wilson(k: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
@@ -158,6 +158,6 @@ def test_paired_refuses_what_is_not_paired() -> None:
 
 
 def test_import_is_light() -> None:
-    code = "import sys, align.statistics; print({'torch', 'scipy'} & set(sys.modules))"
+    code = "import sys, align.evaluation.statistics; print({'torch', 'scipy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -4,11 +4,11 @@ import json
 from dataclasses import replace
 
 import data
-from align import trained_on
 from align.config import Grpo, Sft
-from align.folder import described
+from align.evaluation import trained_on
+from align.evaluation.trained_on import training_of
+from align.files.folder import described
 from align.recipe import Recipe
-from align.trained_on import training_of
 from data.contamination import prompt_texts
 
 SFT = data.Arithmetic(size=20, seed=1)

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from align.watch import SHORT, TRY, WINDOW, Watch
+from align.training.watch import SHORT, TRY, WINDOW, Watch
 
 STEPS = 4 * WINDOW
 

@@ -22,14 +22,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTr
 from trl_peer import Rollout
 
 import data
-from align.batch import Batch
 from align.config import Compute, Grpo, Sampling
 from align.loop import Loop
+from align.modeling.policy import Policy
 from align.models import load_causal_lm
-from align.policy import Policy
 from align.rollout import Request, Sample
 from align.stages.context import Context
 from align.stages.grpo import GrpoStage
+from align.training.batch import Batch
 
 CHAT_FOLDER = Path(__file__).resolve().parent.parent / "recipes" / "tiny_model"
 LONGEST = 12  # completion tokens
@@ -218,7 +218,7 @@ def loop(stage: Any, optimizer: torch.optim.Optimizer, folder: Path) -> Iterator
     """The real loop around a stage; what it does to the process's SIGTERM is undone at the end."""
     accelerator = stage.context.accelerator
     handler = signal.getsignal(signal.SIGTERM)
-    with patch("align.preempt._follow_launcher"):
+    with patch("align.processes.preempt._follow_launcher"):
         made = Loop(
             stage,
             stage.config,

@@ -8,8 +8,8 @@ import align.models
 import align.stages.modules
 import align.stages.rolled
 import rewards
-from align.backward import Backward
 from align.rollout.hf import HfEngine
+from align.training.backward import Backward
 
 
 def _loaded(change):

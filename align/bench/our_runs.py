@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from align import cached, models
-from align.batch import Batch
+from align import models
 from align.bench.case import ENDLESS, Case
 from align.bench.configs import common, step_config, wake
 from align.bench.our_update import OneUpdate
@@ -18,7 +17,8 @@ from align.bench.rows import preference_rows, sft_rows
 from align.bench.weights import put_back
 from align.bench.wire import Channel
 from align.config import Dpo, Optim, RewardModel, Sft
-from align.lora import merged_weights
+from align.files import cached
+from align.modeling.lora import merged_weights
 from align.packing import least_tokens
 from align.rollout.build import build
 from align.stages.grpo import GrpoStage
@@ -26,6 +26,7 @@ from align.stages.preference import PreferenceStage
 from align.stages.reward_model import RewardModelStage
 from align.stages.rolled import Rolled
 from align.stages.sft import SftStage
+from align.training.batch import Batch
 
 PASSES: dict[str, tuple[Any, Any]] = {
     "dpo": (Dpo, PreferenceStage),

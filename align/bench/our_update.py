@@ -15,7 +15,7 @@ from align.bench.rows import given_rewards, rollout
 from align.config import Grpo, Sampling
 from align.rollout import Request, Sample
 from align.stages.grpo import GrpoStage
-from align.update import Update
+from align.training.update import Update
 
 
 class OneUpdate(Ours):

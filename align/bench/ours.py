@@ -14,12 +14,12 @@ from align.bench.case import Case
 from align.bench.weights import keep_gradient
 from align.bench.wire import Channel
 from align.loop import Loop
-from align.meter import Meter
-from align.optim import adamw
+from align.preflight.subject import longest
 from align.probe import why_not_packed
-from align.stages.checks import longest
 from align.stages.context import Context
 from align.stages.modules import trained_module
+from align.training.meter import Meter
+from align.training.optim import adamw
 
 
 class Ours:

@@ -12,7 +12,7 @@ from align.bench.case import Case
 from align.bench.configs import step_config, wake
 from align.bench.peers import Gate, Peer
 from align.bench.rows import given_rewards, rollout
-from align.meter import Meter
+from align.training.meter import Meter
 
 
 class GrpoUpdate(Peer):

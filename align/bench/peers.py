@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, TrainerCallback
 from align.bench.case import ENDLESS, LR, Case
 from align.bench.weights import keep_gradient, put_back
 from align.bench.wire import Channel
-from align.meter import Meter
+from align.training.meter import Meter
 
 
 class Gate(TrainerCallback):

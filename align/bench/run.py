@@ -22,7 +22,7 @@ from align.bench.plan import Arguments, Planned, planned
 from align.bench.shapes import model_folder
 from align.bench.start import LaunchError
 from align.bench.wire import Worker, WorkerError
-from align.folder import made
+from align.files.folder import made
 
 # Where there is no terminal, rich takes 80 columns: too few for the tables.
 BUSY = 0.25  # of the cores, in the minute before anything is measured

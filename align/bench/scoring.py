@@ -10,7 +10,7 @@ from typing import Any
 
 from align.bench.case import Case
 from align.bench.wire import Channel
-from align.meter import Meter
+from align.training.meter import Meter
 
 PROMPTS, SAMPLES = 8, 16
 AGAIN = 1 / 3  # of a prompt's completions that are one of those before, word for word

@@ -11,7 +11,7 @@ from typing import Any
 
 from align.bench.case import Case, completion_lengths
 from align.bench.plan import Arguments
-from align.locate import locate
+from align.files.locate import locate
 from align.planner.find import MODELS
 
 TOKENIZER = Path(__file__).resolve().parents[2] / "recipes" / "tiny_model"

@@ -6,7 +6,7 @@ what changed runs again with everything below it.
     record.py    OUT/chain.json, what this call did
     run.py       the command
 
-One run a folder, and none that outlives the command that started it: `align.lock`.
+One run a folder, and none that outlives the command that started it: `align.files.lock`.
 """
 
 from align.chain.run import main

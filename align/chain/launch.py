@@ -17,8 +17,8 @@ from typing import Any
 import psutil
 
 from align.config import Evaluation, Stage
-from align.interrupt import kill_with_children, say_interrupted
-from align.locate import REPOSITORY
+from align.files.locate import REPOSITORY
+from align.processes.interrupt import kill_with_children, say_interrupted
 
 SCRIPTS = REPOSITORY / "scripts"
 ACCELERATE = REPOSITORY / "recipes" / "accelerate"

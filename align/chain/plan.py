@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 import data
-from align import folder, manifest
 from align.config import Stage
-from align.locate import Located, MissingError, locate
+from align.files import folder, manifest
+from align.files.locate import Located, MissingError, locate
 from align.references import parents, references, stages_named
 
 CHOSEN = "chosen again from what was sampled"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from align.chain.plan import Node
-from align.folder import is_done, read_object, write_json
+from align.files.folder import is_done, read_object, write_json
 from align.recipe import Recipe
 from align.references import parents
 

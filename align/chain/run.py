@@ -14,16 +14,17 @@ from typing import Annotated, Any
 import tyro
 
 import data
-from align import folder, recipe
+from align import recipe
 from align.chain.launch import Launcher, call
 from align.chain.plan import Node, missing, plan
 from align.chain.record import Record, is_begun, set_aside
 from align.cli import Run, fail, parse
 from align.config import Evaluation, Stage
-from align.folder import FolderError
-from align.interrupt import end_on_interrupt
-from align.locate import MissingError, locate
-from align.lock import locked, mark_children
+from align.files import folder
+from align.files.folder import FolderError
+from align.files.locate import MissingError, locate
+from align.files.lock import locked, mark_children
+from align.processes.interrupt import end_on_interrupt
 from align.recipe import Recipe
 
 PATIENCE = 120.0  # seconds in which a stage whose chain was killed has written its checkpoint
@@ -127,7 +128,7 @@ class Chain:
             fail(problem)
 
     def _wait_for_former(self) -> None:
-        """What a killed chain left at work saves a checkpoint and ends; see `align.lock`."""
+        """What a killed chain left at work saves a checkpoint and ends; see `align.files.lock`."""
         labels = [f"evaluations/.{stage.name}" for stage in self.stages]
         for name in (*(stage.name for stage in self.stages), *labels):
             if not (self.out / name).is_dir():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-# Not align.locate's: that one imports `data`, which something else may hide.
+# Not align.files.locate's: that one imports `data`, which something else may hide.
 HOME = Path(__file__).resolve().parents[2]
 PIP = f"{sys.executable} -m pip"
 SETUP = "rm -f .venv/.ready && make setup"

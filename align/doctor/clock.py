@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime
 
 from align.doctor.asked import HOME, Asked
-from align.findings import Findings
+from align.terminal.findings import Findings
 
 DAY = 86400.0
 

@@ -13,7 +13,7 @@ from align.doctor.asked import PIP, SETUP, Asked
 from align.doctor.child import Ended, call
 from align.doctor.nvidia import Nvidia
 from align.doctor.versions import VLLM_BUILDS, installed
-from align.findings import Findings
+from align.terminal.findings import Findings
 
 NEW = "rm -rf .venv && make setup"
 PROBE = Path(__file__).with_name("probe.py")

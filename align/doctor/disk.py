@@ -6,10 +6,10 @@ import os
 import shutil
 from pathlib import Path
 
-from align.disk import existing, unwritable
 from align.doctor.asked import Asked
-from align.findings import Findings
-from align.sizes import GIB, gib
+from align.files.disk import existing, unwritable
+from align.terminal.findings import Findings
+from align.terminal.sizes import GIB, gib
 
 LEAST, LITTLE = 1 * GIB, 20 * GIB  # a run folder: tiny models; 0.5 billion parameters in full
 LITTLE_CACHE = 5 * GIB

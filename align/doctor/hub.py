@@ -16,7 +16,7 @@ import httpx
 from huggingface_hub import get_token
 
 from align.doctor.asked import Asked
-from align.findings import Findings
+from align.terminal.findings import Findings
 
 SECONDS = 3.0
 SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")

@@ -11,7 +11,7 @@ import yaml
 
 from align.doctor import nvidia
 from align.doctor.asked import Asked
-from align.findings import Findings
+from align.terminal.findings import Findings
 
 PORT = 29500  # torch.distributed's and accelerate's default
 SEVERAL = ("MULTI_GPU", "FSDP")
@@ -19,7 +19,7 @@ ALONE = ("NO", "MULTI_CPU")
 OWN = "accelerate launch --config_file recipes/accelerate/"
 # Left in a shell by a launcher, they make a lone process wait for others, or be silent.
 LEFT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
-# What align.sharding refuses, before it is asked.
+# What align.processes.sharding refuses, before it is asked.
 REFUSED = {
     "fsdp_offload_params": "shard over more GPUs instead",
     "fsdp_activation_checkpointing": "use --compute.gradient-checkpointing true instead",

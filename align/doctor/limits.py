@@ -6,8 +6,8 @@ import resource
 
 from align.doctor.asked import Asked
 from align.doctor.memory import LEAST
-from align.findings import Findings
-from align.sizes import GIB, gib
+from align.terminal.findings import Findings
+from align.terminal.sizes import GIB, gib
 
 FEW_FILES, FEWEST_FILES = 1024, 128
 FEWEST_PROCESSES = 256

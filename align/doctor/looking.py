@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from align.doctor.asked import SETUP, Asked
-from align.findings import Findings
+from align.terminal.findings import Findings
 
 Check = Callable[[Asked, Findings], None]
 GRACE = 3.0  # seconds over the limit of what a check itself waits for

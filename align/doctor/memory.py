@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 
 from align.doctor.asked import Asked
-from align.findings import Findings
-from align.sizes import GIB, gib
+from align.terminal.findings import Findings
+from align.terminal.sizes import GIB, gib
 
 LEAST, LITTLE = 1 * GIB, 6 * GIB  # torch and a tiny model; what `make demo` peaks at
 SHARED = Path("/dev/shm")

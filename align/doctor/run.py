@@ -13,7 +13,7 @@ from rich.text import Text
 
 from align.doctor.asked import Asked
 from align.doctor.looking import Check, look
-from align.findings import Finding, Findings
+from align.terminal.findings import Finding, Findings
 
 # Topic -> module. Imported one by one: what a module needs may be what is missing.
 MODULES = {
@@ -62,7 +62,7 @@ def _check(topic: str) -> Check:
 
 def show(found: Findings, seconds: float) -> None:
     """A table of everything, then the cures on lines of their own, to be copied."""
-    # Not align.progress's console, which is silent where RANK is left in the shell.
+    # Not align.terminal.progress's console, which is silent where RANK is left in the shell.
     console = Console(highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     for each in found.found:

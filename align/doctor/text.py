@@ -6,7 +6,7 @@ import locale
 import sys
 
 from align.doctor.asked import Asked
-from align.findings import Findings
+from align.terminal.findings import Findings
 
 
 def check_text(asked: Asked, found: Findings) -> None:

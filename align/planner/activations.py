@@ -1,7 +1,8 @@
 """What a pack keeps for the backward pass, and what its head takes, in bytes.
 
-Counted from the operations of a decoder layer under `align.attention` and `align.tiled`, and held
-against `torch.autograd.graph.saved_tensors_hooks` on SmolLM2: within 2 %.
+Counted from the operations of a decoder layer under `align.modeling.attention` and
+`align.modeling.tiled`, and held against `torch.autograd.graph.saved_tensors_hooks` on SmolLM2:
+within 2 %.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from align.config import Compute, Lora
 from align.planner.packs import Packed
 from align.planner.shape import Shape
 
-CHUNK = 2**28  # bytes of logits that exist at once on a CPU (`align.tiled`)
-COLUMNS = 16_384  # of the vocabulary that exist at once on a GPU (`align.logprobs`)
+CHUNK = 2**28  # bytes of logits that exist at once on a CPU (`align.modeling.tiled`)
+COLUMNS = 16_384  # of the vocabulary that exist at once on a GPU (`align.modeling.logprobs`)
 FLOAT = 4
 COPIES = "bf16 weights"
 # With checkpointing a layer's forward pass leaves its input and its weights' copies among what is

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from align.config import Stage
-from align.locate import REPOSITORY, cached_folder
+from align.files.locate import REPOSITORY, cached_folder
 from align.planner.shape import Shape, ShapeError, shape
 from align.references import counted_layers
 

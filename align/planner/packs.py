@@ -74,7 +74,7 @@ def drawn(rows: Sequence[Row], steps: Iterable[int], seed: int) -> Iterator[list
     """Rows of optimizer steps of so many each, in the order of a run. Brings torch, whose shuffle
     it is.
     """
-    from align.order import at
+    from align.training.order import at
 
     order = (rows[at(place, len(rows), seed)] for place in count())
     for size in steps:

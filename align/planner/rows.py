@@ -13,7 +13,7 @@ from typing import Any
 
 import data
 from align.config import Passes, Stage
-from align.locate import Located, MissingError, locate
+from align.files.locate import Located, MissingError, locate
 from align.planner.find import folder_of
 from align.planner.packs import Row
 from align.references import layers_of
@@ -117,7 +117,7 @@ def _loaded(folder: Path) -> Any:
 @functools.cache
 def _of_gguf(file: Path) -> Any:
     """From the folder that a run made of the file, which is read in a tenth of the time."""
-    from align.cached import place, stamp
+    from align.files.cached import place, stamp
 
     folder = place(file.stem, stamp(file))
     if (folder / "tokenizer.json").is_file():

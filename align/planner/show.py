@@ -13,7 +13,7 @@ from align.config import Stage
 from align.planner.cures import FSDP, Cure, cheapest
 from align.planner.memory import GIB, Machine
 from align.planner.stage import Plan
-from align.progress import duration
+from align.terminal.progress import duration
 
 
 def _in_gib(size: float) -> str:

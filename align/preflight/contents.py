@@ -14,8 +14,8 @@ from typing import Any
 
 import rewards
 from align.config import Rollouts, Sample, Sft
-from align.findings import Findings
 from align.preflight.subject import SAMPLING, Subject
+from align.terminal.findings import Findings
 from data.reward_scores import leaves
 
 MOST = 0.5

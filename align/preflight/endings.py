@@ -13,8 +13,8 @@ from typing import Any
 import data
 from align import models
 from align.config import Ppo, RewardModel
-from align.findings import Findings
 from align.preflight.subject import Subject
+from align.terminal.findings import Findings
 
 FEW = 0.01
 

@@ -17,11 +17,11 @@ import torch
 from transformers import PretrainedConfig
 
 from align.config import Engine
-from align.findings import Findings
 from align.preflight.subject import SAMPLING, Subject, longest
 from align.preflight.weights import Size
 from align.rollout.connection import address
-from align.sizes import GIB, gib
+from align.terminal.findings import Findings
+from align.terminal.sizes import GIB, gib
 
 BLOCK = {"cpu": 128, "cuda": 16}  # tokens of one of vLLM's blocks
 WIDTH = 2  # bytes of a number in bfloat16

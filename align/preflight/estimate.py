@@ -7,11 +7,11 @@ from statistics import fmean
 from typing import Any
 
 from align.config import Distill, Grpo, Kto, Ppo, Rollouts, Sample
-from align.findings import Findings
 from align.preflight.longest import tokens_of
 from align.preflight.sampled import Seen
-from align.progress import duration
 from align.stages.context import Context
+from align.terminal.findings import Findings
+from align.terminal.progress import duration
 
 PASS = 1 / 3  # of forward and backward, a pass without gradient
 

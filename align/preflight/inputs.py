@@ -25,7 +25,6 @@ from typing import Any, Protocol
 
 from align import models
 from align.config import Stage
-from align.findings import Findings
 from align.preflight import (
     contents,
     endings,
@@ -40,6 +39,7 @@ from align.preflight import (
     weights,
 )
 from align.preflight.subject import Subject
+from align.terminal.findings import Findings
 
 
 class Start(Protocol):

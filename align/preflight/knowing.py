@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from align.findings import Findings
 from align.packing import Completion, Group
 from align.preflight.contents import spoken
 from align.stages.context import Context
+from align.terminal.findings import Findings
 
 GUESSING = 0.9  # of the nats that guessing costs
 SURE = 0.8  # of these nats, in what the model expects: no model that was drawn at random is surer

@@ -8,8 +8,8 @@ from typing import Any
 
 import data
 from align import recipe as recipes
-from align.findings import Findings
 from align.preflight.subject import Subject, drawn
+from align.terminal.findings import Findings
 from data import contamination, hub
 from data.equations import number
 from rewards.boxes import last_boxes

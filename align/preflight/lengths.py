@@ -9,10 +9,10 @@ from typing import Any
 import rewards
 from align import models
 from align.config import Distill, Rollouts, Sample
-from align.findings import Findings
 from align.preflight.contents import spoken
 from align.preflight.subject import SAMPLING, Subject, longest
 from align.stages.rolled import as_reward
+from align.terminal.findings import Findings
 from rewards.extract import gold_of
 
 MUCH = 0.1  # a share left out that is worth a warning

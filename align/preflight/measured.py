@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from align.backward import Backward
 from align.config import Distill, Dpo, Kto
-from align.findings import Findings
-from align.memory import GIB
-from align.meter import MIB, Meter
 from align.preflight.longest import Heaviest
-from align.sharding import settle
-from align.shortage import LESS, TooLargeError
+from align.processes.sharding import settle
 from align.stages.context import Context
-from align.update import filler
+from align.stages.expected_memory import GIB
+from align.terminal.findings import Findings
+from align.training.backward import Backward
+from align.training.meter import MIB, Meter
+from align.training.shortage import LESS, TooLargeError
+from align.training.update import filler
 
 # Nats a token on average between two passes over one pack, and over the same tokens packed
 # otherwise, in float32 and under autocast to bfloat16.

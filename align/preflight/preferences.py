@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from align.config import Dpo, Kto, RewardModel, Sft
-from align.findings import Findings
 from align.preflight.contents import spoken
 from align.preflight.leaks import same_answer
 from align.preflight.subject import Subject
+from align.terminal.findings import Findings
 from rewards.extract import answer_of
 
 MOST = 0.5

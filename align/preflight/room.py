@@ -9,12 +9,12 @@ from pathlib import Path
 
 from align.checkpoint import step_of, stored
 from align.config import Training
-from align.disk import FolderError, existing, unwritable
-from align.findings import Findings
+from align.files.disk import FolderError, existing, unwritable
 from align.preflight.subject import Subject
 from align.preflight.values import rounds
 from align.preflight.weights import Size
-from align.sizes import gib
+from align.terminal.findings import Findings
+from align.terminal.sizes import gib
 
 LONGEST = 255  # bytes of a file's name, on every disk in use
 NUMBER = 4  # bytes of a weight; AdamW keeps two moments of each

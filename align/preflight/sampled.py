@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from align.lora import merged_weights
+from align.modeling.lora import merged_weights
 from align.preflight.rehearsal import one_by_one
 from align.rollout import EngineError, Sample
 from align.stages.context import Context

@@ -14,9 +14,9 @@ from jinja2 import TemplateError
 
 import data
 import rewards
-from align.findings import Findings
 from align.preflight.contents import spoken
 from align.preflight.subject import SAMPLING, Subject
+from align.terminal.findings import Findings
 from data.prompts import worked
 from rewards.format import TAGS
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import rewards
-from align.shortage import give_back
+from align.training.shortage import give_back
 
 
 @contextmanager

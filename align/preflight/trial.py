@@ -22,16 +22,16 @@ from torch.distributed.tensor import DTensor
 
 from align import models
 from align.config import Distill, Rollouts, Sample
-from align.findings import Findings
+from align.evaluation.rejection import Selection
 from align.packing import Group, Pack
 from align.preflight import knowing, longest, measured, sampled, worth
 from align.preflight.estimate import estimate
 from align.preflight.probes import probed
 from align.preflight.traceless import untouched
-from align.rejection import Selection
 from align.stages.agreement import bound, gap
 from align.stages.context import Context
 from align.stages.drawn import Drawer, as_line
+from align.terminal.findings import Findings
 
 FEW = 3  # names of weights that are shown
 

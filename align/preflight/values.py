@@ -5,9 +5,9 @@ minibatches without a prompt.
 from __future__ import annotations
 
 from align.config import Distill, Dpo, Passes, Ppo, RewardModel, Rollouts, Training
-from align.findings import Findings
-from align.optim import schedule
 from align.preflight.subject import Subject
+from align.terminal.findings import Findings
+from align.training.optim import schedule
 
 # Rates that may wreck what is there, and that no training survives, as AdamW moves every weight by
 # about the rate: of all weights, of adapters, and of models so tiny that they are drawn at random

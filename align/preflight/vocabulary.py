@@ -9,10 +9,10 @@ from contextlib import suppress
 import data
 from align import models
 from align.config import Distill, Rollouts, Sample
-from align.findings import Findings
-from align.folder import identity
+from align.files.folder import identity
 from align.preflight.subject import Subject
 from align.references import loading
+from align.terminal.findings import Findings
 from align.vocabulary import check_same_tokenizer, check_teacher
 
 SPARE = 1  # tokens beyond the embedding that nobody uses: Gemma 3's text models have one

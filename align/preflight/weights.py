@@ -16,10 +16,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from align.config import Ppo, Training
-from align.findings import Findings
-from align.lora import add_lora
+from align.modeling.lora import add_lora
 from align.preflight.subject import Subject
-from align.quiet import quiet
+from align.terminal.findings import Findings
+from align.terminal.quiet import quiet
 
 READ = 8 * 2**30  # bytes of weights that are looked at for what is no number
 LFS = b"version https://git-lfs"

@@ -13,9 +13,9 @@ from statistics import fmean
 from typing import Any
 
 from align.config import Grpo, Rollouts, Sampling
-from align.findings import Findings
+from align.evaluation.rejection import advice, counts
 from align.preflight.sampled import Seen
-from align.rejection import advice, counts
+from align.terminal.findings import Findings
 
 MANY = 0.5  # a share that is worth a word
 PROMPTS, COMPLETIONS = 4, 16  # from which on samples that are all alike are no accident

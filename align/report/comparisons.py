@@ -12,12 +12,12 @@ answered several times its share of right answers is what is paired, by a bootst
 from dataclasses import dataclass
 from itertools import combinations, groupby
 
-from align import statistics
+from align.evaluation import statistics
+from align.evaluation.statistics import Paired
 from align.references import layers_of
 from align.report import shares
 from align.report.evaluations import Evaluation, asked
 from align.report.folder import Row, Run
-from align.statistics import Paired
 
 UNTESTED = ("format",)  # how an answer looks: its share tells enough
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
+from align.evaluation.statistics import Proportion
 from align.report import shares
 from align.report.curves import number
 from align.report.folder import Row, Run, read_json, read_rows
 from align.report.shares import counted
-from align.statistics import Proportion
 
 DEFAULT = "evaluation"  # the name of a recipe's only evaluation
 METRICS = ("strict", "lenient", "format")

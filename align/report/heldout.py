@@ -9,10 +9,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from align.evaluation.statistics import Proportion
 from align.report.curves import number
 from align.report.folder import Row, read_json
 from align.report.shares import counted
-from align.statistics import Proportion
 
 CHANCE = 0.5
 

@@ -6,13 +6,13 @@ policy (a reward model, rejection sampling) has a line of its own kind instead.
 
 from dataclasses import dataclass
 
+from align.evaluation.statistics import Paired, Proportion
 from align.report import shares
 from align.report.comparisons import Change
 from align.report.evaluations import Estimate, Evaluation, asked
 from align.report.folder import Run
 from align.report.heldout import Heldout
 from align.report.kept import Kept
-from align.statistics import Paired, Proportion
 
 
 @dataclass(frozen=True, kw_only=True)

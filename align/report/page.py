@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from align.disk import whole
+from align.files.disk import whole
 from align.report import answers, comparisons, evaluations, headline, lineage, payload, shares
 from align.report.folder import Row, Run, Stage, read_run
 from align.report.heldout import CHANCE

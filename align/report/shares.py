@@ -2,8 +2,8 @@
 
 from typing import Protocol
 
-from align import statistics
-from align.statistics import Paired, Proportion
+from align.evaluation import statistics
+from align.evaluation.statistics import Paired, Proportion
 
 SIGNIFICANT = 0.05  # a difference with a smaller p-value is called one
 RIGHT = ("strict", "lenient")  # shares of right answers

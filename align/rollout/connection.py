@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from align.config import Engine as EngineConfig
-from align.progress import console
 from align.rollout.engine import EngineError
+from align.terminal.progress import console
 
 T = TypeVar("T")
 CONNECT = 10.0  # seconds to reach the server, and for everything that is not long work

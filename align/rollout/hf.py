@@ -22,8 +22,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from align.backbone import precision
 from align.config import Sampling
+from align.modeling.backbone import precision
 from align.rollout.engine import Request, Sample
 
 ROWS = 128  # completions decoded together; their KV cache is the memory

@@ -13,9 +13,9 @@ from transformers import PreTrainedTokenizerBase
 
 from align.config import Engine as EngineConfig
 from align.config import Sampling
-from align.progress import console
 from align.rollout.connection import Connection, NotOfferedError, address
 from align.rollout.engine import EngineError
+from align.terminal.progress import console
 
 PROBE = "Solve 12 + 7 * 3 = ?\n\tÄ naïve test — 第一步: \\frac{1}{2} <think>x</think>"
 

@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from align.statistics import proportion
+from align.evaluation.statistics import proportion
 
 BINS = 10
 

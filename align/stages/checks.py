@@ -7,12 +7,12 @@ from typing import Any
 
 import data
 import rewards
-from align import folder
 from align.config import Rollouts, Sample, Stage
+from align.files import folder
 from align.model_reward import ModelReward
-from align.progress import console
 from align.references import loading
 from align.stages.rolled import as_reward, judged, reward_columns
+from align.terminal.progress import console
 from data.gold_check import check_golds
 from data.reward_probes import check_ends, check_varies
 from data.reward_rows import check_every_row

@@ -11,9 +11,9 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from align.gather import gathered
-from align.policy import Policy
-from align.sharding import settle
+from align.modeling.policy import Policy
+from align.processes.gather import gathered
+from align.processes.sharding import settle
 
 
 @dataclass(kw_only=True)

@@ -18,14 +18,11 @@ from typing import Any
 from torch import Tensor
 
 import data
-from align import order
-from align.batch import Batch
 from align.config import Distill
-from align.lora import merged_weights
+from align.modeling.lora import merged_weights
 from align.packing import Completion, Group, Pack
 from align.preflight.subject import longest
 from align.probe import why_not_packed
-from align.progress import console
 from align.rollout import Engine, Sample, seed_of
 from align.stages.base import StageBase
 from align.stages.context import Context
@@ -33,6 +30,9 @@ from align.stages.figures import Clock, sample_rows
 from align.stages.modules import frozen_policy
 from align.stages.rendered import answered
 from align.stages.rolled import Prompts, Rolled, Sampler
+from align.terminal.progress import console
+from align.training import order
+from align.training.batch import Batch
 from rewards import Score
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from align import models
 from align.config import Rollouts, Sample, Stage
-from align.findings import Findings
-from align.locate import Located, MissingError, locate
+from align.files.locate import Located, MissingError, locate
 from align.preflight.inputs import check_inputs
 from align.references import stages_named
 from align.stages.checks import check_reward, checked_rows
 from align.stages.context import Launch
+from align.terminal.findings import Findings
 
 
 def check_foreseen(config: Stage, stages: Sequence[Stage], launch: Launch) -> int:

@@ -10,12 +10,12 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from align import rejection
 from align.checkpoint import Log
 from align.config import Keep
-from align.progress import Progress
+from align.evaluation import rejection
 from align.stages.figures import prompt_text
 from align.stages.ledger import Ledger, Line, whole_lines, write_lines
+from align.terminal.progress import Progress
 
 COLUMNS = ("reward", "parts", "correct", "length", "truncated", "outcome")
 MEANS = {"reward": "reward", "accuracy": "correct", "length": "length", "truncated": "truncated"}

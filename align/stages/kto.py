@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 import data
-from align.batch import Batch
 from align.config import Kto
 from align.objectives.preference import kto_loss, kto_reference_point
 from align.objectives.reduce import sequence_sum
@@ -25,6 +24,7 @@ from align.stages.context import Context
 from align.stages.preference import spread
 from align.stages.reference import reference_logprobs
 from align.stages.rendered import labelled
+from align.training.batch import Batch
 
 
 class KtoStage(PassStage):

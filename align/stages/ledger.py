@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from align.checkpoint import Log
-from align.disk import FolderError, whole
+from align.files.disk import FolderError, whole
 
 Line = dict[str, Any]
 

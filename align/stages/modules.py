@@ -9,13 +9,13 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from align import models
-from align.actor_critic import CRITIC, ActorCritic
 from align.adapters import Adapters, beneath, put_on
 from align.config import Distill, Ppo, RewardModel, Rollouts, Stage
-from align.lora import add_lora
-from align.policy import Policy
-from align.scorer import Scorer
-from align.student import Student
+from align.modeling.actor_critic import CRITIC, ActorCritic
+from align.modeling.lora import add_lora
+from align.modeling.policy import Policy
+from align.modeling.scorer import Scorer
+from align.modeling.student import Student
 from align.vocabulary import check_same_tokenizer
 
 

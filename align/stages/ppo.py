@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from align.batch import Batch
 from align.objectives.entropy import entropy_bonus
 from align.objectives.policy import (
     adapt_beta,
@@ -33,6 +32,7 @@ from align.packing import Pack
 from align.stages.advantages import critic_figures, set_advantages, whiten
 from align.stages.rolled import RewardError, Rolled
 from align.stages.rollout import RolloutStage
+from align.training.batch import Batch
 
 COLUMNS = (
     "weight",

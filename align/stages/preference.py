@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from align.batch import Batch
 from align.config import Dpo
 from align.objectives.preference import pair_loss
 from align.objectives.reduce import sequence_sum
@@ -22,6 +21,7 @@ from align.stages.base import PassStage
 from align.stages.context import Context
 from align.stages.reference import reference_logprobs
 from align.stages.rendered import pairs
+from align.training.batch import Batch
 
 
 class PreferenceStage(PassStage):

@@ -19,13 +19,13 @@ from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from align.cached import cache_folder
-from align.disk import writing
-from align.folder import identity
-from align.lora import active_adapters, adapters_off
+from align.files.cached import cache_folder
+from align.files.disk import writing
+from align.files.folder import identity
+from align.modeling.lora import active_adapters, adapters_off
 from align.packing import Completion, Group, pack
-from align.progress import console
 from align.stages.context import Context
+from align.terminal.progress import console
 
 CHUNK = 64  # groups packed together; the same ones on any number of processes
 

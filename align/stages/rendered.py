@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 import data
 from align.config import Passes
+from align.modeling.scorer import trimmed
 from align.packing import Completion
-from align.progress import console
-from align.scorer import trimmed
 from align.stages.context import Context
+from align.terminal.progress import console
 from data.chat import Rendered
 
 Row = TypeVar("Row")

@@ -17,17 +17,17 @@ import torch
 from torch import Tensor
 
 import data
-from align.batch import Batch
 from align.config import RewardModel
-from align.folder import write_json
+from align.evaluation.statistics import proportion
+from align.files.folder import write_json
 from align.objectives.ranking import bradley_terry, centring
 from align.packing import Completion, Group, Pack
-from align.progress import console
 from align.stages.base import PassStage
 from align.stages.calibration import calibration
 from align.stages.context import Context
 from align.stages.rendered import Pair, pairs
-from align.statistics import proportion
+from align.terminal.progress import console
+from align.training.batch import Batch
 
 
 class RewardModelStage(PassStage):

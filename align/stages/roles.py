@@ -6,11 +6,11 @@ from transformers import PreTrainedTokenizerBase
 
 from align import adapters, models
 from align.config import Ppo, Rollouts, Sample
-from align.folder import identity
+from align.files.folder import identity
 from align.model_reward import attach
-from align.policy import Policy
+from align.modeling.policy import Policy
+from align.modeling.scorer import AdapterScorer
 from align.references import loading
-from align.scorer import AdapterScorer
 from align.text_scorer import TextScorer
 from align.vocabulary import check_same_tokenizer
 

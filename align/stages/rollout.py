@@ -11,13 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from align.batch import Batch
 from align.config import Rollouts
-from align.lora import adapters_off, merged_weights
+from align.modeling.lora import adapters_off, merged_weights
+from align.modeling.policy import Policy
 from align.objectives.importance import importance_weights
 from align.objectives.reduce import token_weights, tokens_per_step
 from align.packing import Completion, Group, Pack
-from align.policy import Policy
 from align.rollout import Engine, EngineError
 from align.stages.agreement import check_engine, due
 from align.stages.ahead import Ahead
@@ -26,6 +25,7 @@ from align.stages.context import Context
 from align.stages.figures import Clock, rollout_figures, sample_rows
 from align.stages.modules import frozen_policy
 from align.stages.rolled import Prompts, Rolled, Roller
+from align.training.batch import Batch
 
 
 class RolloutStage(StageBase):

@@ -18,30 +18,31 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 import data
-from align import folder, manifest, models
-from align.again import STARTED_BY
-from align.allocator import keep_freed_memory
+from align import models
 from align.checkpoint import CheckpointError, check_resumable
 from align.config import Distill, Rollouts, Sample, Stage
-from align.findings import Findings, PreflightError
-from align.locate import Located
-from align.lock import locked
-from align.lost import LostProcessError, noticed
+from align.files import folder, manifest
+from align.files.locate import Located
+from align.files.lock import locked
 from align.model_reward import placed
 from align.preflight.inputs import check_inputs
 from align.preflight.room import check_writable
-from align.progress import console
+from align.processes.lost import LostProcessError, noticed
+from align.processes.sharding import ShardingError, wanted
 from align.references import loading
 from align.rollout import EngineError
-from align.sharding import ShardingError, wanted
-from align.shortage import TooLargeError, named
 from align.stages.checks import check_reward, check_tracker, checked_rows
 from align.stages.context import Launch
 from align.stages.rolled import RewardError
 from align.stages.sample import NothingKeptError
 from align.stages.sampling import sample
 from align.stages.training import train
-from align.update import NonFiniteError
+from align.terminal.again import STARTED_BY
+from align.terminal.findings import Findings, PreflightError
+from align.terminal.progress import console
+from align.training.allocator import keep_freed_memory
+from align.training.shortage import TooLargeError, named
+from align.training.update import NonFiniteError
 
 EXIT_PREEMPTED = 143  # 128 + SIGTERM
 MISTAKES = (

@@ -16,12 +16,12 @@ from contextlib import nullcontext
 from typing import Any
 
 import data
-from align import manifest, rejection
 from align.config import Sample as Config
-from align.disk import writing
-from align.folder import write_json
-from align.preempt import Preempted, Preemption
-from align.progress import console
+from align.evaluation import rejection
+from align.files import manifest
+from align.files.disk import writing
+from align.files.folder import write_json
+from align.processes.preempt import Preempted, Preemption
 from align.rollout import Engine
 from align.stages.context import Context
 from align.stages.drawn import Drawer, as_line
@@ -29,6 +29,7 @@ from align.stages.figures import Clock
 from align.stages.journal import Journal
 from align.stages.ledger import Ledger, Line, write_lines
 from align.stages.rolled import Prompts
+from align.terminal.progress import console
 
 
 class NothingKeptError(RuntimeError):

@@ -12,9 +12,7 @@ from torch import nn
 
 from align import models
 from align.config import Sample
-from align.findings import Findings
-from align.folder import identity
-from align.progress import announce
+from align.files.folder import identity
 from align.references import loading
 from align.rollout import Engine
 from align.rollout.build import build
@@ -22,6 +20,8 @@ from align.stages.checks import check_reward
 from align.stages.context import Context
 from align.stages.roles import check_reward_models
 from align.stages.sample import SampleStage
+from align.terminal.findings import Findings
+from align.terminal.progress import announce
 
 
 def sample(

@@ -11,12 +11,12 @@ from typing import Any
 from torch import Tensor
 
 import data
-from align.batch import Batch
 from align.config import Sft
 from align.packing import Group, Pack
 from align.stages.base import PassStage
 from align.stages.context import Context
 from align.stages.rendered import split, within
+from align.training.batch import Batch
 
 
 class SftStage(PassStage):

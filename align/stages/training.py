@@ -12,25 +12,24 @@ from accelerate.utils import set_seed
 from torch import nn
 
 import data
-from align import folder, manifest, models, sharding
-from align.actor_critic import ActorCritic
+from align import models
 from align.checkpoint import stored
 from align.config import Distill, Dpo, Grpo, Kto, Ppo, RewardModel, Rollouts, Sft, Stage
-from align.findings import Findings
+from align.files import folder, manifest
 from align.loop import Loop
-from align.memory import expected_memory
-from align.optim import adamw
-from align.policy import Policy
+from align.modeling.actor_critic import ActorCritic
+from align.modeling.policy import Policy
+from align.modeling.scorer import Scorer
 from align.preflight.subject import longest
 from align.probe import why_not_packed
-from align.progress import announce, console
+from align.processes import sharding
 from align.references import loading
 from align.rollout.build import build
-from align.scorer import Scorer
 from align.stages.base import StageBase
 from align.stages.checks import check_reward
 from align.stages.context import Context, Launch
 from align.stages.distill import DistillStage
+from align.stages.expected_memory import expected_memory
 from align.stages.grpo import GrpoStage
 from align.stages.kto import KtoStage
 from align.stages.modules import trained_module
@@ -39,6 +38,9 @@ from align.stages.preference import PreferenceStage
 from align.stages.reward_model import RewardModelStage
 from align.stages.roles import check_reward_models, share_base
 from align.stages.sft import SftStage
+from align.terminal.findings import Findings
+from align.terminal.progress import announce, console
+from align.training.optim import adamw
 from align.vocabulary import check_teacher
 
 STAGES: dict[type[Stage], type[Any]] = {

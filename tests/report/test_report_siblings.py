@@ -9,9 +9,9 @@ from page_parser import load
 from run_folders import evaluation, without_curves, write_json, write_lines
 
 from align import report
+from align.evaluation.statistics import paired
 from align.report import comparisons, evaluations
 from align.report.folder import read_run
-from align.statistics import paired
 
 
 def names(out: Path) -> list[str]:

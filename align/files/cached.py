@@ -13,8 +13,8 @@ from pathlib import Path
 from filelock import FileLock
 from huggingface_hub import snapshot_download
 
-from align.disk import writing
-from align.trusted import PICKLES, ModelError
+from align.files.disk import writing
+from align.files.trusted import PICKLES, ModelError
 
 log = logging.getLogger(__name__)
 OTHER = ["*.h5", "*.msgpack", "*.onnx", "*.gguf", "original/*"]

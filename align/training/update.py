@@ -13,12 +13,12 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 
-from align.backward import Backward
-from align.batch import Stage
 from align.config import Optim
-from align.gather import gathered
-from align.optim import schedule
 from align.packing import Completion, Group, Pack, pack
+from align.processes.gather import gathered
+from align.training.backward import Backward
+from align.training.batch import Stage
+from align.training.optim import schedule
 
 
 class NonFiniteError(RuntimeError):

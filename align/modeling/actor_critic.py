@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from align.lora import using
+from align.modeling.lora import using
+from align.modeling.policy import Policy
+from align.modeling.scorer import Scorer, read_off, value_head
 from align.packing import Pack
-from align.policy import Policy
-from align.scorer import Scorer, read_off, value_head
 
 CRITIC = "critic"  # the adapter's name
 

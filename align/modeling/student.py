@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from align.modeling.policy import Policy
 from align.objectives.distill import divergence, forward_kl, reverse_kl
 from align.packing import Pack
-from align.policy import Policy
 
 # Of one float32 matrix of logits. On a CPU larger chunks were slower; on a GPU each chunk costs a
 # cast of the head to bfloat16.

@@ -12,7 +12,7 @@ from types import FrameType
 
 import psutil
 
-from align.again import STARTED_BY, again
+from align.terminal.again import STARTED_BY, again
 from rewards import Interrupted
 
 EXIT_INTERRUPTED = 128 + signal.SIGINT

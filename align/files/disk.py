@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from rich.filesize import decimal
 
-from align.again import again
+from align.terminal.again import again
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 BARRED = (

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from align.backbone import hidden_states, takes_plans
-from align.lora import using
+from align.modeling.backbone import hidden_states, takes_plans
+from align.modeling.lora import using
 from align.packing import Pack
 
 

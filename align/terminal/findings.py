@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from align.progress import console
+from align.terminal.progress import console
 
 Level = Literal["error", "warning", "note"]
 

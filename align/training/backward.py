@@ -8,7 +8,8 @@ Several processes that hold all weights each (DDP) exchange gradients in the las
 alone, that of a filler, a few tokens that weigh nothing: until then each cuts its own packs without
 telling the others, who wait. What fails in the exchange cannot be repeated, nor can anything where
 every layer is a collective (FSDP): there it is an error. Passes without gradient (a reference's
-log-probs, values) need a fraction of this memory and are not cut: see `align.shortage.named`.
+log-probs, values) need a fraction of this memory and are not cut: see
+`align.training.shortage.named`.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from align.batch import Stage
-from align.halving import divided, divisible, halves
 from align.packing import Pack
-from align.shortage import LESS, TooLargeError, give_back, is_shortage
+from align.training.batch import Stage
+from align.training.halving import divided, divisible, halves
+from align.training.shortage import LESS, TooLargeError, give_back, is_shortage
 
 logger = logging.getLogger(__name__)  # of every process, not the main one alone
 

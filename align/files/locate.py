@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from align import trusted
+from align.files import trusted
 from align.references import counted_layers
 
 HUB_TIMEOUT = 2.0  # seconds

@@ -5,7 +5,7 @@ Newcombe's, built from the two Wilson intervals; it is not the inversion of the 
 the stricter of the two where they disagree. Several answers a problem: those of one problem hang
 together, so what counts is how the problems' shares spread, in Wilson's interval as in the paired
 bootstrap. Torch-free; scipy.stats takes about a second to import, so the first call imports it and
-not `import align.statistics`.
+not `import align.evaluation.statistics`.
 """
 
 import math

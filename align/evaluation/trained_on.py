@@ -13,7 +13,7 @@ from typing import Any
 
 import data
 from align.config import Stage
-from align.folder import described
+from align.files.folder import described
 from align.recipe import Recipe
 from align.references import parents
 from data import contamination, hub

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from align.disk import whole
-from align.folder import made, write_json
-from align.passk import ks, majority_at, pass_at
-from align.progress import duration
-from align.scoring import Verdict, votes
-from align.statistics import mean_share, proportion
+from align.evaluation.passk import ks, majority_at, pass_at
+from align.evaluation.scoring import Verdict, votes
+from align.evaluation.statistics import mean_share, proportion
+from align.files.disk import whole
+from align.files.folder import made, write_json
+from align.terminal.progress import duration
 
 SCORES = ("strict", "lenient", "format")
 Answer = dict[str, Any]

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from align.allocator import trim
+from align.training.allocator import trim
 
 # What is said where the exception's type does not tell: by the CPU's allocator (POSIX, Windows),
 # by C++, and by what asks CUDA for memory past the caching allocator.
@@ -39,8 +39,8 @@ def is_shortage(error: BaseException) -> bool:
 
 @contextmanager
 def named(*, token_budget: int) -> Iterator[None]:
-    """Inside, running out of memory raises TooLargeError: for what `align.backward` does not cut,
-    such as passes without a gradient, whose packs have `token_budget` tokens.
+    """Inside, running out of memory raises TooLargeError: for what `align.training.backward` does
+    not cut, such as passes without a gradient, whose packs have `token_budget` tokens.
     """
     try:
         yield

@@ -23,8 +23,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from align.modeling.precision import computed_in
 from align.packing import PAD, Pack
-from align.precision import computed_in
 
 NAME = "shared_prefix"
 # A batch costs about as much as this many pairs of a query and a key (SmolLM2, two cores).

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from align import attention as shared_prefix
-from align import flex
+from align.modeling import attention as shared_prefix
+from align.modeling import flex
+from align.modeling.precision import computed_in
 from align.packing import Pack
-from align.precision import computed_in
 
 FLEX = (flex.NAME, "flex_attention")
 
@@ -24,7 +24,7 @@ def hidden_states(
 ) -> Tensor:
     """The last layer's states of all cells, [R * T, H].
 
-    plans: the pack's attention is cut up by group (`align.attention`).
+    plans: the pack's attention is cut up by group (`align.modeling.attention`).
     """
     width = pack.input_ids.shape[1]
     with precision(pack.input_ids.device, autocast):
@@ -35,7 +35,7 @@ def hidden_states(
 
 
 def takes_plans(model: PreTrainedModel) -> bool:
-    """Whether the model was loaded with the attention that `align.attention` registers."""
+    """Whether the model was loaded with the attention that `align.modeling.attention` registers."""
     return model.config._attn_implementation == shared_prefix.NAME
 
 

@@ -6,7 +6,8 @@ backward pass. `fully_shard` is called here and not by accelerate, which shards 
 the classes of a module that must be a `transformers` model itself.
 
 A pass through the model waits for every process to go through it. Training passes are equal in
-number everywhere (`align.update` sees to that); those without a gradient need not be: see Lockstep.
+number everywhere (`align.training.update` sees to that); those without a gradient need not be: see
+Lockstep.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from typing import Any
 
 import rewards
 from align.config import Keep
-from align.duplicates import Seen
+from align.evaluation.duplicates import Seen
 from rewards.format import follows_format
 from rewards.language_consistency import reasoning_of
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from align.backbone import hidden_states, precision, takes_plans
-from align.logprobs import logit_transform, logprobs, whole_logits
+from align.modeling.backbone import hidden_states, precision, takes_plans
+from align.modeling.logprobs import logit_transform, logprobs, whole_logits
 from align.packing import Pack
 
 

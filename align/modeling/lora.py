@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from align.config import Lora
-from align.sharding import whole
+from align.processes.sharding import whole
 
 TRAINED = "default"
 

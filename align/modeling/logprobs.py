@@ -1,8 +1,8 @@
 """Log-probability and entropy of chosen tokens, from hidden states.
 
 The [tokens, vocabulary] matrix exists in pieces alone: on a CPU it is made and worked on in tiles,
-at most 256 MiB of it kept for the backward pass (`align.tiled`); elsewhere TRL's kernel goes over
-the vocabulary in chunks and its backward pass makes the logits again.
+at most 256 MiB of it kept for the backward pass (`align.modeling.tiled`); elsewhere TRL's kernel
+goes over the vocabulary in chunks and its backward pass makes the logits again.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
-from align.precision import computed_in
-from align.tiled import TiledLogProbs, Transform
+from align.modeling.precision import computed_in
+from align.modeling.tiled import TiledLogProbs, Transform
 
 CHUNK = 16_384  # vocabulary entries that TRL's kernel takes at a time
 

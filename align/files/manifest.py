@@ -18,8 +18,8 @@ from typing import Any
 
 import data
 from align.config import Stage
-from align.folder import FolderError, described, made_by, read_object, weights_of, write_json
-from align.locate import REPOSITORY, Located
+from align.files.folder import FolderError, described, made_by, read_object, weights_of, write_json
+from align.files.locate import REPOSITORY, Located
 from align.references import parents
 
 NAME = "manifest.json"

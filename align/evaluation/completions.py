@@ -14,8 +14,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from align import results, scoring
-from align.folder import identity, made
+from align.evaluation import results, scoring
+from align.files.folder import identity, made
 from data import files, judge
 from data.rows import DataError, Row, RowError, show
 from rewards.core import text_of

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from align.again import STARTED_BY
-from align.disk import FolderError, writing
-from align.folder import made
+from align.files.disk import FolderError, writing
+from align.files.folder import made
+from align.terminal.again import STARTED_BY
 
 LOOK_EVERY = 0.5  # seconds
 
@@ -25,7 +25,7 @@ def locked(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
     """Hold FOLDER/.lock, which the kernel frees when the process is gone, however it went.
 
     Raises FolderError where another process holds it, after `wait` seconds, where the folder cannot
-    be made or locked, and for what its disk refuses meanwhile; see `align.disk`.
+    be made or locked, and for what its disk refuses meanwhile; see `align.files.disk`.
     """
     made(folder)
     lock, holder = FileLock(folder / ".lock", timeout=wait), folder / ".pid"

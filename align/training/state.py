@@ -14,8 +14,8 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from align.pieces import Piece, PieceError, Pieces, entire
-from align.sharding import let_go
+from align.files.pieces import Piece, PieceError, Pieces, entire
+from align.processes.sharding import let_go
 
 WEIGHT, BUFFER, MOMENT = "weight/", "buffer/", "moment/"
 

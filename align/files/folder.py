@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from align.config import Evaluation
-from align.disk import FolderError, whole, writing
-from align.locate import Located
+from align.files.disk import FolderError, whole, writing
+from align.files.locate import Located
 from align.recipe import Recipe
 from data import fingerprint
 

@@ -1,0 +1,1 @@
+"""What answers are worth: scored, counted, with intervals; which are kept."""

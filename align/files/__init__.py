@@ -1,0 +1,1 @@
+"""What lies on disk: run folders, locks, manifests, models' files, whole or absent."""

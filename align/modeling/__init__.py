@@ -1,0 +1,1 @@
+"""Modules that take a pack: the policy, scorers, the critic, and what computes them."""

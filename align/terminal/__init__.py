@@ -1,0 +1,1 @@
+"""What a person reads: progress, findings, sizes, the command that goes on."""
