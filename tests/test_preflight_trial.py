@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import runs
+import torch
 
 from align import recipe
 from align.config import Grpo
-from align.preflight import sampled, worth
+from align.preflight import measured, sampled, worth
 from align.preflight.sampled import Seen
 from align.terminal.findings import Findings
 
@@ -184,6 +185,15 @@ def test_the_longest_batch_is_as_long_as_the_budget_and_the_data_let_it(tmp_path
     assert "a pack of 485 tokens, 20 sequences" in said
     said = go("grpo", [*CHECK, "--prompts", "2"], tmp_path / "run")
     assert "a pack of 194 tokens, 8 sequences" in said  # 2 x (33 + 4 x 16)
+
+
+def test_the_longest_batch_has_the_optimizer_s_moments_beside_it():
+    """A run that fits without them would end at its second step."""
+    module = torch.nn.Sequential(torch.nn.Linear(512, 512), torch.nn.Linear(512, 512))
+    module[1].requires_grad_(False)
+    held = measured._moments(module)
+    own = sum(parameter.numel() for parameter in module[0].parameters())
+    assert sum(one.numel() for one in held) == 2 * own and all((one == 1).all() for one in held)
 
 
 def test_dpo_begins_where_the_policy_is_the_reference(tmp_path):

@@ -31,7 +31,7 @@ HUB_TIMEOUT = 2.0  # seconds
 NO_ANSWER = f"the hub does not answer within {HUB_TIMEOUT:.0f} s"
 SWITCHED_OFF = "the hub is switched off (HF_HUB_OFFLINE)"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class MissingError(FileNotFoundError):

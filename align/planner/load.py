@@ -105,15 +105,17 @@ def _rolls(config: Rollouts | Distill | Sample, rows: Sequence[Row] | None, proc
     drawn_share = config.on_policy if isinstance(config, Distill) else 1.0
     first = heaviest(step[0] for step in packs)
     assert first is not None
-    # Groups rewarded alike are not computed, and how many those are is not known: between none and
-    # nearly all of them lies about one pack a step.
-    leaves_out = isinstance(config, Grpo) and not (config.beta or config.entropy)
-    most = updates if leaves_out else MANY
+    # Completions are mostly shorter than these, which are for the heaviest packs.
+    sizes = ceil(len({one.tokens for step in packs for one in step}) / 2)
+    if isinstance(config, Grpo) and config.lora.rank and not (config.beta or config.entropy):
+        # Groups rewarded alike are not computed, and how many those are is not known: between none
+        # and nearly all of them lies about one pack a step.
+        sizes = min(sizes, updates)
     return Load(
         first=first,
         later=heaviest(one for step in packs for one in step[1:]),
         tried=first,
-        sizes=min(len({one.tokens for step in packs for one in step}), most),
+        sizes=sizes,
         a_step=(fmean(prompts) + longest) * share,
         sampled=share * longest * drawn_share,
         rows=share * config.samples if drawn_share else 0,

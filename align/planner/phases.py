@@ -69,7 +69,7 @@ def _phases(held: Held) -> list[tuple[str, list[Item]]]:
     if not held.trains:
         return found
     gradients = held.gradients()
-    found.append(("trial", held.backward(load.tried)))
+    found.append(("trial", [*held.moments(stepped=True), *held.backward(load.tried)]))
     found.append(("train: backward begins", [*moments, *held.backward(load.first)]))
     if load.later:
         # Beside the gradients that are there. With checkpointing the weights' copies go before the

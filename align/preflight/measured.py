@@ -94,6 +94,7 @@ def _pass(heaviest: Heaviest, context: Context) -> Measured:
     module.train()
     for parameter in module.parameters():
         parameter.grad = None
+    moments = _moments(module)  # the first step has none, and all others have
     meter = Meter(context.accelerator.device.type)
     hook = module.register_forward_hook(keep)
     said, loss, figures = "", float("nan"), {"seconds": 0.0, "peak_mib": 0.0, "above_mib": 0.0}
@@ -108,6 +109,7 @@ def _pass(heaviest: Heaviest, context: Context) -> Measured:
         said = str(error)
     finally:
         hook.remove()
+        moments.clear()
     log_p = seen[0] if seen and not isinstance(heaviest.stage.config, Distill) else None
     whole = log_p is not None and len(log_p) == len(pack.target)
     gap = None
@@ -128,6 +130,16 @@ def _pass(heaviest: Heaviest, context: Context) -> Measured:
         gap=gap,
         nats=float(-log_p.mean()) if log_p is not None and whole else None,
     )
+
+
+def _moments(module: torch.nn.Module) -> list[Tensor]:
+    """As much memory as AdamW's moments will take of this process."""
+    held = []
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            own = parameter.to_local() if isinstance(parameter, DTensor) else parameter.detach()
+            held += [torch.empty_like(own).fill_(1.0) for _ in range(2)]  # written to, or not there
+    return held
 
 
 def _gradient(module: torch.nn.Module) -> tuple[bool, bool]:
@@ -158,7 +170,8 @@ def judge(one: Measured, heaviest: Heaviest, context: Context, found: Findings) 
     found.note(
         "longest batch",
         f"{what}, forward and backward: {one.seconds:.1f} s, {one.rate:,.0f} tokens/s, peak "
-        f"{one.peak:.2f} GiB of {resident}, {one.above:.2f} GiB of them for the pass",
+        f"{one.peak:.2f} GiB of {resident} beside the optimizer's moments, {one.above:.2f} GiB of "
+        "them for the pass",
     )
     if one.limit is not None:
         found.warning(
