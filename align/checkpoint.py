@@ -270,22 +270,6 @@ def newest_whole(
     return None, {}
 
 
-def check_resumable(folder: Path, differs: Callable[[Mapping[str, Any]], Sequence[str]]) -> None:
-    """Raises CheckpointError where `newest_whole` does, and where the newest is damaged, which a
-    resumed run passes over.
-    """
-    whole, _ = newest_whole(folder, differs)
-    if whole is None or whole == (newest := stored(folder)[-1]):
-        return
-    try:
-        opened(newest)
-    except DamagedError as error:
-        raise CheckpointError(
-            f"the newest checkpoint, {newest}, is damaged ({error}): delete it, and --resume goes "
-            f"on from {whole.name}"
-        ) from error
-
-
 def stored(folder: Path) -> list[Path]:
     """The checkpoints in a stage's folder of them, whole or not, by their step."""
     found = [path for path in folder.glob("step-*") if NAMED.fullmatch(path.name) and path.is_dir()]

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from math import sqrt
 from typing import Any
 
 from data.contamination import prompt_texts
 from data.reward_scores import RewardCheckError
 from data.rows import nth
+from rewards.accuracy import equal
 from rewards.core import text_of
 from rewards.extract import answer_of
 
 ROWS = 5_000  # that are looked at
-FEW = 8  # rows below which nothing is said
+FEW = 8  # rows, or golds that differ, below which nothing is said
+PAIRS = 48  # of golds that are held against each other by value
 # What a missing value turns into on its way through a table.
 NOTHING = {
     "nan",
@@ -47,15 +50,17 @@ def check_golds(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _of_other_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     """The answers that the rows' own completions end in, against their golds: the same ones, and
-    in another order.
+    in another order. Few different golds, as of multiple choice, are as frequent in any answers,
+    so that an earlier model's look like them.
     """
     pairs = [(own, _gold(row)) for row in rows if (own := _own(row))]
     golds = Counter(gold for _, gold in pairs)
-    if len(pairs) < FEW or len(golds) < 3:
+    if len(golds) < FEW or max(golds.values()) >= 0.25 * len(pairs):
         return
+    owns = Counter(own for own, _ in pairs)
     same = sum(own == gold for own, gold in pairs)
-    both = (Counter(own for own, _ in pairs) & golds).total()
-    if both >= 0.95 * len(pairs) and same <= 0.5 * both:
+    chance = sum(owns[gold] * times for gold, times in golds.items()) / len(pairs)
+    if (owns & golds).total() >= 0.95 * len(pairs) and same <= chance + 2 * max(1, sqrt(chance)):
         own, gold = next(pair for pair in pairs if pair[0] != pair[1])
         raise RewardCheckError(
             f"the golds (column 'solution') are those of other rows: the completions of "
@@ -93,10 +98,14 @@ def _contradicting(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     golds: dict[str, set[str]] = defaultdict(set)
     for prompt, row in zip(prompt_texts(rows), rows, strict=True):
         golds[prompt].add(_gold(row))
-    several = {prompt: found for prompt, found in golds.items() if len(found) > 1}
-    if several:
-        prompt, found = next(iter(several.items()))
+    texts = {prompt: sorted(found) for prompt, found in golds.items() if len(found) > 1}
+    pairs = [(prompt, (one, other)) for prompt, (one, *rest) in texts.items() for other in rest]
+    pairs = pairs[:PAIRS]
+    verdicts = equal([pair for _, pair in pairs])
+    apart = {prompt: pair for (prompt, pair), same in zip(pairs, verdicts, strict=True) if not same}
+    if apart:
+        prompt, pair = next(iter(apart.items()))
         yield (
-            f"{len(several)} prompts stand there with different golds, such as {prompt[:60]!r} "
-            f"with {' and '.join(map(repr, sorted(found)[:3]))}: one answer is right and wrong"
+            f"{len(apart)} prompts stand there with different golds, such as {prompt[:60]!r} "
+            f"with {' and '.join(map(repr, pair))}: one answer is right and wrong"
         )

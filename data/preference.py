@@ -13,8 +13,11 @@ PPO and GRPO read the prompt of any of them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from math import isfinite
+from typing import Any
 
 from data.dialogues import common_prefix, from_transcript, normalise
+from data.equations import plain_number
 from data.left_out import Unusable
 from data.rows import Message, Row, assistant, user
 
@@ -32,7 +35,7 @@ def preference(row: Row) -> Row:
     but for a prompt that both answers repeat. What tells the better one travels along (`TELLING`).
     """
     prompt, chosen, rejected = row.get("prompt"), row["chosen"], row["rejected"]
-    told = {name: row[name] for name in TELLING if row.get(name) is not None}
+    told = {name: said for name in TELLING if (said := _told(name, row.get(name))) is not None}
     if isinstance(prompt, list) and isinstance(chosen, list):
         return _explicit(normalise(prompt), normalise(chosen), normalise(rejected)) | told
     if prompt is None and isinstance(chosen, str):
@@ -51,6 +54,14 @@ def preference(row: Row) -> Row:
         chosen, rejected = assistant(chosen.strip()), assistant(rejected.strip())
     _check_pair(prompt, chosen, rejected)
     return {"prompt": prompt, "chosen": chosen, "rejected": rejected} | told
+
+
+def _told(name: str, value: Any) -> Any:
+    """What a row says in such a column, of one kind in all rows; None where it is of another."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    if name == "solution":
+        return plain_number(value) if number or isinstance(value, str) else None
+    return value if number or name == "margin" else None
 
 
 def _explicit(prompt: list[Message], chosen: list[Message], rejected: list[Message]) -> Row:

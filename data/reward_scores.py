@@ -77,10 +77,11 @@ def scores(
     answers: Sequence[str],
     *,
     ids: Sequence[Sequence[int]] | None = None,
+    whole: float | None = None,
 ) -> list[Any]:
     """What the reward gives each row's answer. ids: the answers' tokens, one a character where they
-    are not given. Raises RewardCheckError
-    for whatever it raised or did to this process.
+    are not given. whole: seconds for the call however many rows it has, where nobody has said how
+    long the reward takes. Raises RewardCheckError for whatever it raised or did to this process.
     """
     completions = completions_of(rows, answers)
     columns: dict[str, Any] = columns_of(rows)
@@ -88,7 +89,8 @@ def scores(
     judge = reward if hasattr(reward, "score") else rewards.from_trl(reward)
     name = getattr(judge, "name", judge)
     try:
-        with rewards.contained(patience=patience_of(judge), completions=len(completions)):
+        patience, count = patience_of(judge, unsaid=whole), len(completions)
+        with rewards.contained(patience=patience, completions=1 if whole else count):
             found = judge.score(completions, **columns)
     except rewards.ContainedError as error:
         raise RewardCheckError(

@@ -62,7 +62,8 @@ def _of_batch(said: str, alone: Values, together: Values, slack: float) -> str:
             f"{said}: it returns the values in another order than the completions. Return them one "
             "by one, in the order given, and change no list that is given"
         )
-    if len(set(together)) == 1:
+    # A share of the batch that differs is 0 for each alone, and 1 for each among unlike ones.
+    if len(set(together)) == 1 and len(set(alone)) > 1:
         raise RewardCheckError(
             f"{said}, as it gives every completion of a batch the same value: there is nothing to "
             "compare. Check that it goes through all the completions"

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 from rewards.raised import raised
 
@@ -72,7 +72,7 @@ def contained(*, patience: float, completions: int) -> Iterator[None]:
         raise SystemExit(code)
 
     try:
-        with _limited(seconds), redirect_stdout(_Aside()), _same_directory():
+        with _limited(seconds), redirect_stdout(_Aside(sys.stderr)), _same_directory():
             os._exit = instead  # type: ignore[assignment]
             try:
                 yield
@@ -93,10 +93,20 @@ def contained(*, patience: float, completions: int) -> Iterator[None]:
 
 
 class _Aside:
-    """Standard error, but that closing it closes nothing."""
+    """A stream, but that closing it or what it writes to closes nothing."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(sys.stderr, name)
+        found = getattr(self._stream, name)
+        return _Aside(found) if name in ("buffer", "raw") else found
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Nothing: the run has more to say."""
@@ -105,12 +115,14 @@ class _Aside:
 @contextmanager
 def _same_directory() -> Iterator[None]:
     """A run's folder may be named relative to where the run was started."""
-    before = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    # Where the system can, without a right to read the folder.
+    how = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+    with ExitStack() as undo:
+        with suppress(OSError):  # it is gone, and there is nothing to come back to
+            before = os.open(".", how)
+            undo.callback(os.close, before)
+            undo.callback(os.fchdir, before)
         yield
-    finally:
-        os.fchdir(before)
-        os.close(before)
 
 
 @contextmanager
@@ -137,13 +149,22 @@ def _limited(seconds: float) -> Iterator[None]:
             _inside.append(call)
             undo.callback(_inside.remove, call)  # from here on it interrupts nothing
             _set_alarm()
-            yield
+            try:
+                yield
+            except BaseException as error:
+                if call.end not in (None, error):  # made into another one
+                    raise call.end from error
+                raise
             if call.end is not None:
                 raise call.end
     except _GiveUpError as error:
         if error.call is not call:
             raise
         raise ContainedError(call.said) from None
+    except Exception as error:
+        if not call.said:
+            raise
+        raise ContainedError(call.said) from error
 
 
 class _Call:

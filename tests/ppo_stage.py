@@ -17,10 +17,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl_peer import Rollout
 
 import data
+from align import order
 from align.config import Compute, Ppo, Sampling
 from align.stages.modules import trained_module
 from align.stages.ppo import PpoStage
-from align.training import order
 
 SAMPLES = 4
 SUMS = ("entropy", "value_loss", "kl/old", "mismatch/logprob", "value_clip_fraction", "tokens")

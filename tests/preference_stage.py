@@ -24,9 +24,9 @@ from transformers import AutoTokenizer
 
 import data
 from align.config import Compute, Optim
+from align.order import at
 from align.stages.modules import trained_module
 from align.stages.training import STAGES
-from align.training.order import at
 
 FIGURES = {"accuracy", "margin", "chosen", "rejected", "score", "kl", "value_loss", "return"}
 BUDGETS = (1, 20, 40, 70, 10_000)  # one pair a pack, some, ..., everything in one

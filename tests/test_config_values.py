@@ -13,6 +13,7 @@ from align.config import (
     Ppo,
     Sample,
     Sampling,
+    Sft,
 )
 from recipes.tiny import PROBLEMS
 from rewards import Accuracy, Format
@@ -31,6 +32,7 @@ GIVEN = {"model": "m", "data": PROBLEMS, "reward": Accuracy()}
         (Compute, {"threads": -1}, r"--compute\.threads -1"),
         (Checkpoints, {"keep": 0}, r"--checkpoints\.keep 0"),
         (Checkpoints, {"every": -1}, r"--checkpoints\.every -1"),
+        (Sft, {"model": "m", "data": PROBLEMS, "epochs": float("inf")}, "--epochs inf"),
         (Optim, {"weight_decay": float("inf")}, r"--optim\.weight-decay inf"),
         (Keep, {"language": "klingon"}, r"--keep\.language klingon.*en, "),
         (Grpo, {**GIVEN, "seed": -1}, "--seed -1"),

@@ -14,8 +14,8 @@ from transformers import LlamaConfig
 from align.modeling.policy import Policy
 from align.modeling.student import CHUNK_BYTES, Student
 from align.objectives.distill import forward_kl
+from align.order import at
 from align.packing import Completion, Group, pack
-from align.training.order import at
 
 BUDGETS = (2, 20, 40, 80, 20_000)
 CASES = {

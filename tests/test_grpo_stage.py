@@ -11,11 +11,11 @@ import trl_peer
 from datasets import Dataset
 
 import rewards
+from align import order
 from align.config import Optim
 from align.objectives.advantage import group_advantage
 from align.stages.figures import rollout_figures
 from align.stages.rolled import RewardError
-from align.training import order
 from align.training.optim import adamw
 
 

@@ -36,6 +36,7 @@ LAYERS = (
         "align.loop",
         "align.model_reward",
         "align.models",
+        "align.order",
         "align.planner",
         "align.probe",
         "align.report",

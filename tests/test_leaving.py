@@ -7,12 +7,16 @@ import pytest
 import runs
 
 LEFT = """
-import sys, threading, time
+import atexit, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
 from align.processes import leaving
 leaving.PATIENCE = 0.5
 with leaving.ending_in_time():
     print("done", end="")
-    threading.Thread(target=time.sleep, args=(float(sys.argv[1]),), name="judge").start()
+    if sys.argv[2] == "pooled":
+        ThreadPoolExecutor(1, "judge").submit(time.sleep, float(sys.argv[1]))
+    else:
+        threading.Thread(target=time.sleep, args=(float(sys.argv[1]),), name="judge").start()
     if sys.argv[2] == "fails":
         raise SystemExit(2)
     if sys.argv[2] == "breaks":
@@ -20,6 +24,8 @@ with leaving.ending_in_time():
 if sys.argv[2] == "goes on":  # the process has more to do
     time.sleep(1.5)
     print("later", end="", flush=True)
+if sys.argv[2] == "at exit":  # as pools are closed
+    atexit.register(lambda: (time.sleep(1.5), print("later", end="", flush=True)))
 """
 RUN = """
 import threading, time
@@ -33,7 +39,8 @@ launch(Sft, "a test")
 
 
 @pytest.mark.parametrize(
-    ("how", "code"), [("well", 0), ("goes on", 0), ("fails", 2), ("breaks", 1)]
+    ("how", "code"),
+    [("well", 0), ("pooled", 0), ("goes on", 0), ("at exit", 0), ("fails", 2), ("breaks", 1)],
 )
 @pytest.mark.parametrize("seconds", [0.1, 600])
 def test_the_process_ends_with_its_own_exit_code(seconds, how, code):
@@ -44,7 +51,8 @@ def test_the_process_ends_with_its_own_exit_code(seconds, how, code):
         text=True,
         timeout=60,
     )
-    said = "donelater" if how == "goes on" else "done"
+    later = how == "goes on" or (how == "at exit" and seconds < 1)
+    said = "donelater" if later else "done"
     assert (done.returncode, done.stdout) == (code, said)
     assert ("without waiting for the thread judge" in done.stderr) == (seconds > 1)
 

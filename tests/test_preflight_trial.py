@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 import runs
-import torch
 
 from align import recipe
 from align.config import Grpo
-from align.preflight import measured, sampled, worth
+from align.preflight import sampled, worth
 from align.preflight.sampled import Seen
 from align.terminal.findings import Findings
 
@@ -187,13 +186,13 @@ def test_the_longest_batch_is_as_long_as_the_budget_and_the_data_let_it(tmp_path
     assert "a pack of 194 tokens, 8 sequences" in said  # 2 x (33 + 4 x 16)
 
 
-def test_the_longest_batch_has_the_optimizer_s_moments_beside_it():
-    """A run that fits without them would end at its second step."""
-    module = torch.nn.Sequential(torch.nn.Linear(512, 512), torch.nn.Linear(512, 512))
-    module[1].requires_grad_(False)
-    held = measured._moments(module)
-    own = sum(parameter.numel() for parameter in module[0].parameters())
-    assert sum(one.numel() for one in held) == 2 * own and all((one == 1).all() for one in held)
+@pytest.mark.parametrize("rank", [0, 4])
+def test_the_longest_batch_has_the_optimizer_s_moments_beside_it(tmp_path, rank):
+    """A run that fits without them would end at its second step. Of adapters they are small."""
+    flags = [*CHECK, "--lora.rank", str(rank)]
+    said = go("grpo", flags, tmp_path / "run", hurt=["trial_hurts.shows_moments"])
+    (held,) = map(int, re.findall(r"held as moments: (\d+) bytes", said))
+    assert (held > 2 * 4 * 50_000) == (rank == 0) and held > 2 * 4 * 1_000
 
 
 def test_dpo_begins_where_the_policy_is_the_reference(tmp_path):

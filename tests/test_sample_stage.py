@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 import signal
 import threading
 import time
@@ -125,6 +126,16 @@ def test_sigterm_ends_it_at_once(whole, tmp_path, harm, left):
     _run(tmp_path, "--resume")
     _same(stage, whole)
     assert "complete already" in _run(tmp_path, "--resume")
+
+
+def test_complete_without_its_rows_it_says_how_they_are_written_again(whole, tmp_path):
+    stage = shutil.copytree(whole, tmp_path / "run" / "sample")
+    (stage / "data.jsonl").unlink()
+    text = _run(tmp_path / "run", "--resume", expect=2)
+    assert f"{stage}/data.jsonl is gone" in text and f"delete {stage}/done.json" in text
+    (stage / "done.json").unlink()
+    _run(tmp_path / "run", "--resume", harm=("without_a_sampler",))
+    _same(stage, whole)
 
 
 def test_two_processes_draw_what_one_draws(whole, tmp_path):

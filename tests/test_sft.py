@@ -8,8 +8,8 @@ from datasets import Dataset
 
 import data
 from align.config import Compute, Sft
+from align.order import at
 from align.stages.sft import SftStage
-from align.training.order import at
 
 IGNORED = -100
 ORDERS = [(0, 0), (1, 0), (2, 0), (0, 1)]  # epoch, seed

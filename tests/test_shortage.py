@@ -4,8 +4,10 @@ import json
 import random
 import re
 import shutil
+import sys
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import runs
@@ -14,7 +16,10 @@ import torch
 from safetensors.torch import load_file
 from test_halving import check_same, policy, random_groups, weighted
 
+from align.config import Sampling
 from align.packing import pack
+from align.rollout import EngineError, Request
+from align.rollout.vllm import VllmEngine
 from align.training.backward import Backward
 from align.training.halving import halves
 from align.training.shortage import TooLargeError, is_shortage, named
@@ -131,6 +136,31 @@ def test_what_cannot_be_cut_is_named(whole, what):
     for flag in ("gradient-checkpointing", "precision bf16", "--max-tokens", "--sampling.max-tok"):
         assert flag in said
     assert all(parameter.grad is None for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), torch.OutOfMemoryError),
+        (torch.AcceleratorError("CUDA error: an illegal memory access"), torch.AcceleratorError),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), EngineError),
+        (ValueError("no such head"), EngineError),
+    ],
+)
+def test_what_is_no_fault_of_the_models_is_not_put_down_to_it(error, shown, monkeypatch):
+    """By vLLM, of which nothing else is needed here."""
+
+    def generate(*_, **__):
+        raise error
+
+    engine = VllmEngine.__new__(VllmEngine)
+    engine.sampling, engine.stop, engine.asleep = Sampling(), [0], False
+    engine.llm = SimpleNamespace(generate=generate)
+    named_so = SimpleNamespace(SamplingParams=dict, TokensPrompt=dict)
+    monkeypatch.setitem(sys.modules, "vllm", named_so)
+    with pytest.raises(shown, match=str(error)) as caught:
+        engine.sample([Request(prompt=[1], seeds=[1])])
+    assert is_shortage(caught.value) == is_shortage(error)  # and is named as one
 
 
 def test_other_errors_are_not_swallowed():

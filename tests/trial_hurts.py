@@ -1,6 +1,7 @@
 """Mistakes that only a trial can see, made inside a run before it starts."""
 
 import dataclasses
+import gc
 
 import torch
 
@@ -10,6 +11,7 @@ import align.stages.rolled
 import rewards
 from align.rollout.hf import HfEngine
 from align.training.backward import Backward
+from align.training.meter import Meter
 
 
 def _loaded(change):
@@ -84,6 +86,19 @@ def goes_on():
     _sampled(
         lambda one: dataclasses.replace(one, ids=[5, 0, 6, 7], logprobs=[-0.5] * 4, truncated=True)
     )
+
+
+def shows_moments():
+    """What is held as moments when the longest batch begins."""
+    original = Meter.begin
+
+    def begin(self):
+        tensors = [one for one in gc.get_objects() if torch.is_tensor(one) and one.dim() == 2]
+        held = sum(one.nbytes for one in tensors if one.numel() and bool((one == 1).all()))
+        print(f"held as moments: {held} bytes")
+        return original(self)
+
+    Meter.begin = begin
 
 
 def small_memory(most):

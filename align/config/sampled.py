@@ -46,8 +46,6 @@ class Keep:
         for name in ("repetition", "language_share"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"keep.{name.replace('_', '-')}", value, "a share, 0 to 1")
-        known = not self.language or self.language in SCRIPTS
-        require(known, "keep.language", self.language, f"empty or one of {', '.join(SCRIPTS)}")
         require(
             0 < self.duplicates <= 1, "keep.duplicates", self.duplicates, "above 0 and at most 1"
         )

@@ -66,6 +66,16 @@ def made_by(stage: Path, what: Literal["weights", "data"]) -> str:
     return str(read_object(stage / "done.json", needs=(what,), cure=cure)[what])
 
 
+def check_written(stage: Path, names: Sequence[str]) -> None:
+    """Raises FolderError where a complete stage lacks a file of what it has written."""
+    for name in names:
+        if not (stage / name).is_file():
+            raise FolderError(
+                f"{stage / name} is gone, which {stage / 'done.json'} speaks of: delete "
+                f"{stage / 'done.json'}, and --resume writes it again"
+            )
+
+
 def is_done(stage: Path) -> bool:
     return (stage / "done.json").is_file()
 

@@ -13,7 +13,7 @@ from itertools import cycle, islice
 from math import ceil
 from statistics import fmean
 
-from align.config import Distill, Dpo, Grpo, Passes, Ppo, RewardModel, Rollouts, Sample, Stage
+from align.config import Distill, Dpo, Passes, Ppo, RewardModel, Rollouts, Sample, Stage
 from align.planner.packs import Packed, Row, cut, drawn, filled, first_fit, heaviest, packed
 
 MANY = 1_000_000  # optimizer steps, where their number is not known
@@ -107,10 +107,6 @@ def _rolls(config: Rollouts | Distill | Sample, rows: Sequence[Row] | None, proc
     assert first is not None
     # Completions are mostly shorter than these, which are for the heaviest packs.
     sizes = ceil(len({one.tokens for step in packs for one in step}) / 2)
-    if isinstance(config, Grpo) and config.lora.rank and not (config.beta or config.entropy):
-        # Groups rewarded alike are not computed, and how many those are is not known: between none
-        # and nearly all of them lies about one pack a step.
-        sizes = min(sizes, updates)
     return Load(
         first=first,
         later=heaviest(one for step in packs for one in step[1:]),

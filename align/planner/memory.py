@@ -52,6 +52,16 @@ class Held:
         self.share = machine.processes if machine.sharded else 1
         self.trains = not isinstance(config, Sample)
 
+    @property
+    def sizes(self) -> int:
+        """Packs of different sizes that leave holes behind."""
+        config, load = self.config, self.load
+        if isinstance(config, Grpo) and self.lora.rank and not (config.beta or config.entropy):
+            # Groups rewarded alike are not computed, and how many those are is not known: between
+            # none and nearly all of them lies about one pack a step.
+            return min(load.sizes, load.updates)
+        return load.sizes
+
     def fixed(self) -> dict[str, float]:
         """What is there from the start to the end."""
         config, models, lora = self.config, self.models, self.lora
@@ -76,7 +86,7 @@ class Held:
         if self.machine.sharded and self.machine.gpus > 1:
             gathered = models.policy.embedding + 2 * models.policy.projected / models.policy.layers
             parts["gathered"] = FLOAT * gathered
-        elif self.machine.gpus > 1:
+        elif self.machine.gpus > 1 and self.trains:
             parts["DDP buckets"] = FLOAT * self._trained()
         return parts
 

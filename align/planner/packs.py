@@ -61,12 +61,13 @@ def first_fit(rows: Iterable[Row], budget: int) -> list[list[Row]]:
     bins: list[list[Row]] = []
     rooms: list[int] = []
     for row in sorted(rows, key=lambda row: row.tokens, reverse=True):
-        place = next((i for i, room in enumerate(rooms) if row.tokens <= room), len(bins))
+        tokens = row.tokens
+        place = next((i for i, room in enumerate(rooms) if tokens <= room), len(bins))
         if place == len(bins):
             bins.append([])
             rooms.append(budget)
         bins[place].append(row)
-        rooms[place] -= row.tokens
+        rooms[place] -= tokens
     return bins
 
 
@@ -74,7 +75,7 @@ def drawn(rows: Sequence[Row], steps: Iterable[int], seed: int) -> Iterator[list
     """Rows of optimizer steps of so many each, in the order of a run. Brings torch, whose shuffle
     it is.
     """
-    from align.training.order import at
+    from align.order import at
 
     order = (rows[at(place, len(rows), seed)] for place in count())
     for size in steps:

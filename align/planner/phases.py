@@ -96,7 +96,7 @@ def _summed(held: Held, found: Sequence[tuple[str, list[Item]]]) -> list[Phase]:
         used[name] = sum(item.bytes for item in kept)
         # Moments stay where they are, and programs are small: nothing comes to lie between them.
         spread = sum(item.bytes for item in kept if item.name not in ("optimizer", "kernels"))
-        small[name] = used[name] + _slack(held, 1 if name == "trial" else held.load.sizes) * spread
+        small[name] = used[name] + _slack(held, 1 if name == "trial" else held.sizes) * spread
     # Sampling comes again after the first step, and finds what training left; the trial's is
     # given back.
     most = max(size for name, size in small.items() if name != "trial")
@@ -128,4 +128,4 @@ def _kernels(held: Held) -> list[Item]:
     """In float32 products are not oneDNN's."""
     if held.gpu or held.config.compute.precision == "fp32":
         return []
-    return [Item(name="kernels", bytes=KERNELS * _risen(held.load.sizes, KERNEL_SIZES))]
+    return [Item(name="kernels", bytes=KERNELS * _risen(held.sizes, KERNEL_SIZES))]

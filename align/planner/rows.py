@@ -69,7 +69,8 @@ def _row(tokenizer: Any, row: Any, columns: Sequence[str]) -> Row:
     """Raises DataError for one that cannot be rendered."""
     try:
         if not columns:
-            return Row(prompt=len(data.chat.prompt_ids(tokenizer, row["prompt"])), completions=())
+            asked = row["messages"][:-1] if row.get("prompt") is None else row["prompt"]
+            return Row(prompt=len(data.chat.prompt_ids(tokenizer, asked)), completions=())
         if row.get("messages") is not None and len(columns) == 1 and not row.get(columns[0]):
             rendered = [data.chat.render(tokenizer, {"messages": row["messages"]})]
         else:

@@ -26,7 +26,9 @@ ENOUGH = 16
 LOOKED_AT = 128  # rows whose tokens are looked at
 UNREAD = 0.05  # of the tokens: what is left of such text is not what was said
 SIDES = ("completion", "chosen", "rejected")
-_PLACEHOLDER = re.compile(r"\{\{?\s*[A-Za-z_]\w*\s*\}?\}")
+MESSAGE = ({"role", "content"}, {"from", "value"})
+# Not what LaTeX writes, such as \boxed{answer} and x^{n}.
+_PLACEHOLDER = re.compile(r"(?<![\\\w}^_{])\{\{?\s*[A-Za-z_]\w*\s*\}?\}")
 _CODE = re.compile(r"\b(?:def|class|function|func|fn|public|import|include)\b|[{};]|:\s*$")
 _SENTENCE = re.compile(r"[.?!。？！]$")
 
@@ -47,23 +49,35 @@ class Spoken:
         return [*self.before, self.asked, *self.answers.values()]
 
 
-def spoken(row: Mapping[str, Any]) -> Spoken:
-    """Of a row of any stage, as `data.validate` let it pass."""
+def spoken(row: Mapping[str, Any], *, answered: bool = True) -> Spoken:
+    """Of a row of any stage. answered: with what its columns answer; a column that the stage does
+    not read may hold anything.
+    """
     prompt, answers = row.get("prompt"), {}
     if prompt is None:
         turns = row["messages"]
         prompt, answers["messages"] = turns[:-1], turns[-1]["content"]
-    for side in SIDES:
-        if (value := row.get(side)) is not None:
-            answers[side] = value if isinstance(value, str) else value[0]["content"]
+    for side in SIDES if answered else ():
+        if (text := _first(row.get(side))) is not None:
+            answers[side] = text
     if isinstance(prompt, str):
         return Spoken(asked=prompt, before=(), answers=answers, chat=False)
     texts = [turn["content"] for turn in prompt] or [""]
     return Spoken(asked=texts[-1], before=texts[:-1], answers=answers, chat=True)
 
 
+def _first(value: Any) -> str | None:
+    """A text, or the first message's; None of what is neither."""
+    if isinstance(value, str):
+        return value
+    turn = value[0] if isinstance(value, list) and value else None
+    return turn.get("content") if isinstance(turn, dict) else None
+
+
 def check(subject: Subject, found: Findings) -> None:
-    rows = [spoken(row) for _, row in subject.drawn]
+    # What is sampled from has its answers yet to come, whatever else stands in a row.
+    answered = not isinstance(subject.config, SAMPLING)
+    rows = [spoken(row, answered=answered) for _, row in subject.drawn]
     written = _written_out(rows, found)
     if not written:
         _repeats(rows, found)
@@ -101,13 +115,13 @@ def _is_messages(text: str) -> bool:
         return False
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         try:
             value = ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             return False
     first = value[0] if isinstance(value, list) and value else value
-    return isinstance(first, dict) and ("role" in first or "from" in first)
+    return isinstance(first, dict) and any(keys <= first.keys() for keys in MESSAGE)
 
 
 def _repeats(rows: Sequence[Spoken], found: Findings) -> None:
@@ -188,7 +202,7 @@ def _unread(subject: Subject, rows: Sequence[Spoken], found: Findings) -> None:
     unknown = subject.tokenizer.unk_token_id
     if unknown is None:
         return
-    encoded = [subject.encode("\n".join(row.texts)) for row in rows[:LOOKED_AT]]
+    encoded = [[i for text in row.texts for i in subject.encode(text)] for row in rows[:LOOKED_AT]]
     hits = [unknown in ids for ids in encoded]
     share = sum(ids.count(unknown) for ids in encoded) / max(1, sum(map(len, encoded)))
     if _share(hits) <= SOME and share <= UNREAD:

@@ -19,9 +19,10 @@ from align.processes.sharding import settle
 from align.stages.context import Context
 from align.stages.expected_memory import GIB
 from align.terminal.findings import Findings
+from align.terminal.sizes import gib
 from align.training.backward import Backward
 from align.training.meter import MIB, Meter
-from align.training.shortage import LESS, TooLargeError
+from align.training.shortage import LESS, TooLargeError, is_shortage
 from align.training.update import filler
 
 # Nats a token on average between two passes over one pack, and over the same tokens packed
@@ -94,11 +95,12 @@ def _pass(heaviest: Heaviest, context: Context) -> Measured:
     module.train()
     for parameter in module.parameters():
         parameter.grad = None
-    moments = _moments(module)  # the first step has none, and all others have
     meter = Meter(context.accelerator.device.type)
     hook = module.register_forward_hook(keep)
+    moments: list[Tensor] = []
     said, loss, figures = "", float("nan"), {"seconds": 0.0, "peak_mib": 0.0, "above_mib": 0.0}
     try:
+        moments += _moments(module)  # the first step has none, and all others have
         meter.begin()
         sums = backward([pack], [filler(heaviest.columns)] * backward.missing(1, most=1))
         figures = meter.end()
@@ -133,13 +135,20 @@ def _pass(heaviest: Heaviest, context: Context) -> Measured:
 
 
 def _moments(module: torch.nn.Module) -> list[Tensor]:
-    """As much memory as AdamW's moments will take of this process."""
-    held = []
-    for parameter in module.parameters():
-        if parameter.requires_grad:
-            own = parameter.to_local() if isinstance(parameter, DTensor) else parameter.detach()
-            held += [torch.empty_like(own).fill_(1.0) for _ in range(2)]  # written to, or not there
-    return held
+    """As much memory as AdamW's moments will take of this process. Raises TooLargeError."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    own = [one.to_local() if isinstance(one, DTensor) else one.detach() for one in trained]
+    try:
+        # Memory that is not written to is not taken.
+        return [torch.empty_like(one).fill_(1.0) for one in own for _ in range(2)]
+    except (RuntimeError, MemoryError) as error:
+        if not is_shortage(error):
+            raise
+        raise TooLargeError(
+            f"the optimizer's moments, {gib(2 * sum(one.nbytes for one in own))}, do not fit in "
+            "memory beside the weights: train adapters alone with --lora.rank 16, or share them "
+            "out over GPUs with recipes/accelerate/fsdp2.yaml"
+        ) from error
 
 
 def _gradient(module: torch.nn.Module) -> tuple[bool, bool]:
@@ -170,8 +179,8 @@ def judge(one: Measured, heaviest: Heaviest, context: Context, found: Findings) 
     found.note(
         "longest batch",
         f"{what}, forward and backward: {one.seconds:.1f} s, {one.rate:,.0f} tokens/s, peak "
-        f"{one.peak:.2f} GiB of {resident} beside the optimizer's moments, {one.above:.2f} GiB of "
-        "them for the pass",
+        f"{one.peak:.2f} GiB of {resident}, of them {one.above:.2f} GiB for the pass, and the "
+        "optimizer's moments",
     )
     if one.limit is not None:
         found.warning(

@@ -190,7 +190,11 @@ def _belonging(prompts: Sequence[frozenset[str]], answers: Sequence[str | None])
         return Belonging(here=0.0, elsewhere=0.0)
     here = [prompt <= answer for prompt, answer in pairs]
     elsewhere = [
-        not own and any(prompt <= answer for prompt in known)
+        [] if own else [prompt for prompt in known if prompt <= answer]
         for own, (_, answer) in zip(here, pairs, strict=True)
     ]
-    return Belonging(here=sum(here) / len(pairs), elsewhere=sum(elsewhere) / len(pairs))
+    homes = {max(found, key=lambda one: (len(one), sorted(one))) for found in elsewhere if found}
+    # Answers that were moved have nearly as many homes as there are rows; the few numbers of a
+    # short prompt stand in any long answer.
+    moved = sum(map(bool, elsewhere)) if len(homes) > MOST * sum(map(bool, elsewhere)) else 0
+    return Belonging(here=sum(here) / len(pairs), elsewhere=moved / len(pairs))

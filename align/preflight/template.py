@@ -123,7 +123,7 @@ def _markup(subject: Subject, found: Findings, prompt: list[Any]) -> None:
     texts = ["\n".join(each.texts) for _, row in subject.drawn if (each := spoken(row)).chat]
     hits = [_mark(text, own) for text in texts]
     count = sum(hit is not None for hit in hits)
-    if not count:
+    if count <= FEW * len(texts):  # some may speak of such
         return
     token = next(hit for hit in hits if hit)
     whose = "the" if token in own else "another model's"

@@ -5,6 +5,7 @@ minibatches without a prompt.
 from __future__ import annotations
 
 from align.config import Distill, Dpo, Passes, Ppo, RewardModel, Rollouts, Training
+from align.preflight.knowing import made
 from align.preflight.subject import Subject
 from align.terminal.findings import Findings
 from align.training.optim import schedule
@@ -15,6 +16,7 @@ from align.training.optim import schedule
 FULL, ADAPTERS, TINY = (1e-3, 1e-2), (1e-2, 1e-1), (1e-2, 5e-2)
 SMALL = 2_000_000  # parameters of a tiny one
 NOTHING = 1e-10
+LARGE = 2  # times all that a run sees, from which on a batch is no first try on a few rows
 FAR = 0.01  # share of a reward that reaches a completion's first token
 NOISE = 5  # a temperature at which any model's samples are
 
@@ -36,7 +38,7 @@ def _rates(config: Training, found: Findings, parameters: int) -> None:
     rates = {"--optim.lr": config.optim.lr}
     if isinstance(config, Ppo):
         rates["--critic-lr"] = config.critic_lr
-    full = TINY if parameters < SMALL or config.model.startswith("random:") else FULL
+    full = TINY if parameters < SMALL or made(config) else FULL
     separate = isinstance(config, Ppo) and config.critic == "separate"  # it has no adapters
     for flag, rate in rates.items():
         whole = not config.lora.rank or (flag == "--critic-lr" and separate)
@@ -127,8 +129,10 @@ def _adapters(config: Training, found: Findings) -> None:
 
 
 def _passes(config: Passes, rows: int, processes: int, found: Findings) -> None:
-    if config.epochs * rows < config.batch:
-        found.error(
+    seen = config.epochs * rows
+    if seen < config.batch:
+        report = found.error if LARGE * seen < config.batch else found.warning
+        report(
             "batch",
             f"--batch {config.batch} is more than {rows} rows at --epochs {config.epochs:g}: the "
             "whole run would be one step",
@@ -164,7 +168,8 @@ def _passes(config: Passes, rows: int, processes: int, found: Findings) -> None:
 
 def _rollouts(config: Rollouts | Distill, rows: int, processes: int, found: Findings) -> None:
     if rows < config.prompts:
-        report = found.warning if config.steps else found.error
+        alone = not config.steps and LARGE * rows < config.prompts
+        report = found.error if alone else found.warning
         report(
             "prompts",
             f"--prompts {config.prompts} is more than the {rows} rows: a step asks the same "

@@ -10,6 +10,7 @@ import data
 from align import models
 from align.config import Distill, Rollouts, Sample
 from align.files.folder import identity
+from align.preflight.knowing import made
 from align.preflight.subject import Subject
 from align.references import loading
 from align.terminal.findings import Findings
@@ -46,7 +47,7 @@ def _embedding(subject: Subject, found: Findings) -> None:
     elif tokens > rows:
         spare = subject.tokenizer.convert_ids_to_tokens(rows)
         found.note("vocabulary", f"{said}; {spare!r} is used nowhere")
-    elif tokens < SHARE * rows and not subject.config.model.startswith("random:"):
+    elif tokens < SHARE * rows and not made(subject.config):
         found.warning(
             "vocabulary",
             f"{said}, many more: is it this model's tokenizer?",

@@ -14,6 +14,7 @@ from typing import Any
 
 from align.config import Grpo, Rollouts, Sampling
 from align.evaluation.rejection import advice, counts
+from align.preflight.knowing import GUESSING
 from align.preflight.sampled import Seen
 from align.terminal.findings import Findings
 
@@ -23,7 +24,6 @@ FROZEN = 0.01  # a temperature below which the likeliest token is always taken
 NARROW = 0.5  # a --sampling.top-p below which samples that are alike are its doing
 COLD = 0.5  # a temperature below which samples that are alike are its doing
 SURE = 1e-2  # nats a token; below, the likeliest token is nearly always taken
-GUESSING = 0.9  # of the nats that guessing costs
 FIRST = "train on worked examples first (an SFT stage), take easier prompts or a better model"
 
 

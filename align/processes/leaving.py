@@ -22,7 +22,7 @@ def ending_in_time() -> Iterator[None]:
     """After the block the process ends, with the exit code that it would have, whatever threads of
     other people's go on.
     """
-    code = 1
+    code, exiting = 1, threading.Event()
     try:
         yield
         code = 0
@@ -30,11 +30,15 @@ def ending_in_time() -> Iterator[None]:
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
         raise
     finally:
-        threading.Thread(target=_end, args=(code,), name="ending", daemon=True).start()
+        # The last to be registered is called first: the executors of concurrent.futures wait for
+        # their threads there, before the main thread counts as ended. What atexit calls comes after
+        # all threads have ended, and has all the time that it takes.
+        threading._register_atexit(exiting.set)  # type: ignore[attr-defined]
+        threading.Thread(target=_end, args=(code, exiting), name="ending", daemon=True).start()
 
 
-def _end(code: int) -> None:
-    threading.main_thread().join()  # from here on Python waits for the others
+def _end(code: int, exiting: threading.Event) -> None:
+    exiting.wait()  # from here on Python waits for the others
     time.sleep(PATIENCE)
     left = [
         thread.name

@@ -111,6 +111,8 @@ class VllmEngine:
         self._wake()
         try:
             outputs = iter(self.llm.generate(prompts, params, use_tqdm=False))
+        except (torch.OutOfMemoryError, torch.AcceleratorError):
+            raise  # none of the model's doing
         except (ValueError, RuntimeError) as error:
             raise EngineError(
                 f"vLLM cannot sample from this model: {error}. Sample with the slower engine: "

@@ -10,9 +10,9 @@ from typing import Any
 from align import adapters, models
 from align.config import Passes, Stage
 from align.modeling.lora import lend_weights
+from align.order import at
 from align.packing import Group, Pack, pack
 from align.stages.context import Context
-from align.training.order import at
 
 
 class StageBase:

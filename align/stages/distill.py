@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor
 
 import data
+from align import order
 from align.config import Distill
 from align.modeling.lora import merged_weights
 from align.packing import Completion, Group, Pack
@@ -31,7 +32,6 @@ from align.stages.modules import frozen_policy
 from align.stages.rendered import answered
 from align.stages.rolled import Prompts, Rolled, Sampler
 from align.terminal.progress import console
-from align.training import order
 from align.training.batch import Batch
 from rewards import Score
 

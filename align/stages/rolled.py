@@ -13,13 +13,13 @@ from torch import Tensor
 
 import data
 import rewards
+from align import order
 from align.config import Distill, Grpo, Rollouts
 from align.config import Sample as SampleConfig
 from align.objectives.advantage import group_advantage, leave_one_out, reinforce_plus_plus
 from align.rollout import Engine, Request, Sample, seed_of
 from align.stages.context import Context
 from align.terminal.progress import console
-from align.training import order
 
 NOT_COLUMNS = ("prompt", "completion", "messages", "chosen", "rejected")
 

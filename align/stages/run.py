@@ -19,7 +19,7 @@ from accelerate.utils import InitProcessGroupKwargs
 
 import data
 from align import models
-from align.checkpoint import CheckpointError, check_resumable
+from align.checkpoint import CheckpointError, newest_whole
 from align.config import Distill, Rollouts, Sample, Stage
 from align.files import folder, manifest
 from align.files.locate import Located
@@ -128,8 +128,9 @@ def _run_stage(config: Stage, located: Mapping[str, Located], launch: Launch) ->
 
 def _check_result(config: Stage, stage_folder: Path) -> None:
     """Raises FolderError or ModelError where a stage that is complete does not hold its result."""
-    if config.writes == "data":
+    if isinstance(config, Sample):
         folder.made_by(stage_folder, "data")
+        folder.check_written(stage_folder, ["data.jsonl", f"data.{config.write}"])
     else:
         models.ready(Located(kind="folder", path=str(stage_folder / "model")))
 
@@ -140,7 +141,7 @@ def _check_folder(stage: Path, launch: Launch) -> None:
         folder.check_unheld(stage, resume=launch.resume)
     if launch.resume:
         essence = manifest.essence(stage)
-        check_resumable(
+        newest_whole(
             stage / "checkpoints", lambda about: manifest.strange(about.get("of", {}), essence)
         )
 

@@ -35,9 +35,12 @@ def test_golds_that_all_stand_for_nothing():
         (rows(str, own=lambda i: 1000 + i), []),  # of another kind
         (rows(lambda i: "none" if i % 3 else "some"), []),
         (rows(lambda i: "yes" if i % 2 else "no", own=lambda i: "no" if i % 2 else "yes"), []),
+        (rows(lambda i: "ABCD"[i % 4], own=lambda i: "ABCD"[(i + i // 4) % 4]), []),
+        (rows(lambda i: str(i // 2), own=lambda i: str((i if i % 3 else i + 2) % 20 // 2)), []),
         (rows(lambda i: "42", count=7), []),
         (rows(lambda i: "N/A" if i == 3 else str(i)), ["4th row: the gold 'N/A'"]),
         (rows(str, asked=lambda i: f"{i % 18}?"), ["2 prompts stand there with different golds"]),
+        (rows(lambda i: ("\\frac12", "\\frac{1}{2}")[i % 2], asked=lambda i: "Half?"), []),
         (rows(lambda i: str(i % 18), asked=lambda i: f"{i % 18}?"), []),
     ],
 )

@@ -53,6 +53,13 @@ def test_pairs_are_the_default_and_serve_as_prompts(tmp_path):
         assert check_rows(rows, kind).rows == 1
 
 
+def test_what_tells_the_better_one_is_of_one_kind(tmp_path):
+    told = [{"solution": 7, "score_chosen": 2.5}, {"solution": "x=3", "score_chosen": "good"}]
+    rows = local(tmp_path, *(PAIR | each for each in told), PAIR | {"solution": [1]}).rows()
+    assert rows["solution"] == ["7", "x=3", None]
+    assert rows["score_chosen"] == [2.5, None, None]
+
+
 def test_plain_pairs_have_the_same_uses(tmp_path):
     rows = local(tmp_path, PAIR, shape="plain-preference", use="kto").rows()
     assert rows["completion"] == ["As.", "No."]

@@ -109,6 +109,13 @@ def test_a_share_of_golds_may_be_tolerated_and_the_first_is_named():
         check_reward(ROWS, RefusesSeven(), tolerance=0.019)
 
 
+def test_of_a_few_rows_one_gold_may_be_bad_where_a_share_may():
+    assert check_reward(ROWS[4:8], RefusesSeven(), tolerance=0.05).gold == 0.75
+    for rows, tolerance in ((ROWS[4:8], 0.0), (ROWS[7:8], 0.05)):
+        with pytest.raises(RewardCheckError):
+            check_reward(rows, RefusesSeven(), tolerance=tolerance)
+
+
 def test_a_reward_that_judges_no_correctness_is_not_asked_further():
     found = check_reward(ROWS, FormatAlone())
     assert (found.gold, found.empty, found.shuffled) == (None, None, None)

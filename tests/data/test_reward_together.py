@@ -1,9 +1,11 @@
 """Rewards that are right for a single completion and wrong for a batch, or right by chance."""
 
 import random
+import time
 
 import pytest
 
+from data import reward_rows
 from data.reward_probes import check_ends, check_varies
 from data.reward_rows import check_every_row
 from data.reward_scores import RewardCheckError
@@ -62,6 +64,13 @@ def with_noise(share):
     return judge
 
 
+def diversity(completions, **_):
+    return [
+        sum(one != other for other in completions) / max(len(completions) - 1, 1)
+        for one in completions
+    ]
+
+
 GOOD = {
     "lengths": (lambda completions, **_: lengths(completions), ""),
     "none": (lambda completions, **_: [None for _ in completions], ""),
@@ -69,6 +78,7 @@ GOOD = {
     "a network's rounding": (with_noise(1e-3), ""),
     "a judge's noise": (with_noise(2.0), "chance"),
     "what remembers": (Novelty(), "remembers"),
+    "what wants variety": (diversity, "are scored together"),
     "what compares": (to_the_mean, "are scored together"),
 }
 
@@ -101,6 +111,39 @@ def test_a_row_on_which_it_raises_is_found_among_many():
     with pytest.raises(RewardCheckError, match=r"^701st row: .*ZeroDivisionError.*, line "):
         check_every_row(rows, WeightedSum(((1.0, reward),)))
     check_every_row(rows[:700], reward)
+
+
+def test_a_row_on_which_it_hangs_is_found_in_time(monkeypatch):
+    monkeypatch.setattr(reward_rows, "PATIENCE", 1.0)
+    monkeypatch.setattr(reward_rows, "EACH", 0.2)
+    rows = [{"prompt": f"{i}?", "level": i} for i in range(40)]
+
+    def slow(completions, level, **_):
+        time.sleep(600 if 30 in level else 0)
+        return lengths(completions)
+
+    before = time.monotonic()
+    with pytest.raises(RewardCheckError, match=r"^31st row: .*has not answered for 1 s"):
+        check_every_row(rows, from_trl(slow))
+    assert time.monotonic() - before < 12
+
+
+def test_what_remembers_is_asked_aside():
+    reward = from_trl(Novelty())
+    check_every_row(ROWS, reward)
+    assert reward.fn.seen == 0
+
+
+def test_a_function_sees_the_same_rows_on_any_machine():
+    seen = []
+
+    def judge(completions, level, **_):
+        seen.extend(level)
+        return lengths(completions)
+
+    rows = [{"prompt": f"{i}?", "level": i} for i in range(3000)]
+    check_every_row(rows, from_trl(judge))
+    assert len(set(seen)) == len(seen) == reward_rows.FIXED
 
 
 def test_limits_that_end_every_completion_are_named_after_three():

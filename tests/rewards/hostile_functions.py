@@ -3,6 +3,7 @@ them.
 """
 
 import asyncio
+import io
 import math
 import os
 import re
@@ -61,7 +62,11 @@ def leaves(completions, **_):
 
 
 def closes_its_output(completions, **_):
-    sys.stdout.close()
+    with sys.stdout:
+        sys.stdout.close()
+    getattr(sys.stdout.buffer, "raw", sys.stdout.buffer).close()  # a file without a buffer has none
+    sys.stdout.buffer.close()
+    io.TextIOWrapper(sys.stdout.buffer).close()
     return values(completions, 1.0)
 
 

@@ -1,5 +1,6 @@
 """What interrupts a reward's call interrupts that call alone, and is interrupted by nothing."""
 
+import errno
 import faulthandler
 import os
 import signal
@@ -99,9 +100,13 @@ def test_a_call_in_a_call_is_ended_with_the_outer_one(monkeypatch):
     assert reached == []
 
 
-@pytest.mark.parametrize("asleep", [0, 60])
-def test_an_end_of_the_process_that_a_reward_swallows_comes_again(asleep, monkeypatch):
-    """As by a bare `except:`; the reward may have returned before it comes again."""
+def _fails():
+    raise ValueError("no answer")
+
+
+@pytest.mark.parametrize("instead", [lambda: None, lambda: time.sleep(60), _fails])
+def test_an_end_of_the_process_that_a_reward_swallows_comes_again(instead, monkeypatch):
+    """As by a bare `except:`; the reward may have come to its end before it comes again."""
 
     def ended(number, frame):
         raise rewards.Interrupted(130)
@@ -114,10 +119,37 @@ def test_an_end_of_the_process_that_a_reward_swallows_comes_again(asleep, monkey
             try:
                 os.kill(os.getpid(), signal.SIGUSR1)
             except:  # noqa: E722
-                time.sleep(asleep)
+                instead()
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert time.perf_counter() - begun < 30
+
+
+def test_a_call_given_up_that_fails_with_an_error_of_its_own_was_given_up(monkeypatch):
+    monkeypatch.setattr(containment, "_LOOK", 0.05)
+    with (
+        pytest.raises(rewards.ContainedError, match=r"not answered for 0\.2 s"),
+        rewards.contained(patience=0.2, completions=1),
+    ):
+        try:
+            time.sleep(60)
+        except BaseException as error:
+            raise ValueError("no answer") from error
+
+
+@pytest.mark.parametrize("path", [True, False])
+def test_a_folder_that_is_gone_or_may_not_be_read_is_none_of_a_rewards_business(path, monkeypatch):
+    def opened(folder, flags, really=os.open):
+        if path and flags & os.O_PATH:
+            return really(folder, flags)
+        raise PermissionError(errno.EACCES, "Permission denied", folder)
+
+    here = os.getcwd()
+    monkeypatch.setattr(containment.os, "open", opened)
+    monkeypatch.chdir(here)
+    with rewards.contained(patience=60, completions=1):
+        os.chdir("/")
+    assert os.getcwd() == (here if path else "/")
 
 
 @pytest.mark.parametrize("end", [rewards.Interrupted(130), KeyboardInterrupt()])
