@@ -88,7 +88,8 @@ def test_what_was_sampled_ahead_outlives_the_run(learner, tmp_path, harm, code, 
     learner.asked.clear()
     learner.start_again()
     run(args(learner, tmp_path, "--resume"), tmp_path)
-    assert len(learner.asked) == 8 * (STEPS - at - 1)
+    # By their seeds: on a busy machine a request may be made twice.
+    assert len({seed for seed, *_ in learner.asked}) == 8 * (STEPS - at - 1)
     runs.check_equal(tmp_path / "grpo", tmp_path / "whole" / "grpo")
 
 

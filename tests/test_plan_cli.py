@@ -140,7 +140,7 @@ CASES = {
 @pytest.mark.alone
 @pytest.mark.parametrize(
     "case",
-    [pytest.param(name, marks=() if i < 2 else pytest.mark.long) for i, name in enumerate(CASES)],
+    [pytest.param(name, marks=() if i < 1 else pytest.mark.long) for i, name in enumerate(CASES)],
 )
 def test_the_peak_is_what_a_run_takes(case, smollm2, tmp_path):
     script, args = CASES[case]

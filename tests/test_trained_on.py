@@ -10,6 +10,7 @@ from align.evaluation.trained_on import training_of
 from align.files.folder import described
 from align.recipe import Recipe
 from data.contamination import prompt_texts
+from rewards import Accuracy
 
 SFT = data.Arithmetic(size=20, seed=1)
 GRPO = data.Mixture(sources=((1.0, data.Arithmetic(size=20, seed=2)), (1.0, SFT)))
@@ -22,8 +23,8 @@ def recipe():
         stages=(
             Sft(name="sft", model="org/base", data=SFT),
             Sft(name="aside", model="org/base", data=OTHER),
-            Grpo(name="grpo", model="@sft", data=GRPO, reward=None),
-            Grpo(name="again", model="@grpo", data=GRPO, reward=None),
+            Grpo(name="grpo", model="@sft", data=GRPO, reward=Accuracy()),
+            Grpo(name="again", model="@grpo", data=GRPO, reward=Accuracy()),
         ),
     )
 

@@ -131,7 +131,9 @@ def _adapters(config: Training, found: Findings) -> None:
 def _passes(config: Passes, rows: int, processes: int, found: Findings) -> None:
     seen = config.epochs * rows
     if seen < config.batch:
-        report = found.error if LARGE * seen < config.batch else found.warning
+        # Part of an epoch is a first try.
+        meant = config.epochs < 1 or LARGE * seen >= config.batch
+        report = found.warning if meant else found.error
         report(
             "batch",
             f"--batch {config.batch} is more than {rows} rows at --epochs {config.epochs:g}: the "

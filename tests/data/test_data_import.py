@@ -14,7 +14,12 @@ print(*sorted(heavy & set(sys.modules)))
 
 
 def test_importing_and_naming_sources_is_quick_and_loads_no_heavy_package():
-    ran = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
-    seconds, loaded, later = ran.stdout.split("\n")[:3]
-    assert loaded == later == ""
-    assert float(seconds) < 0.2
+    taken = []
+    for _ in range(3):  # the machine may be busy
+        ran = subprocess.run(
+            [sys.executable, "-c", CODE], capture_output=True, text=True, check=True
+        )
+        seconds, loaded, later = ran.stdout.split("\n")[:3]
+        assert loaded == later == ""
+        taken.append(float(seconds))
+    assert min(taken) < 0.2
