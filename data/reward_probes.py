@@ -130,13 +130,20 @@ def _tells(found: Sequence[Sequence[Any]]) -> bool:
     return any(len(each) > 1 for each in values)
 
 
+def applying(
+    asked: Sequence[Mapping[str, Any]], reward: Callable[..., Any]
+) -> list[Mapping[str, Any]]:
+    """Those of the rows to which it applies."""
+    found = scores(reward, asked, [TEXTS[2]] * len(asked))
+    return [row for row, one in zip(asked, found, strict=True) if one.value is not None]
+
+
 def _applies(
     rows: Sequence[Mapping[str, Any]], reward: Callable[..., Any]
 ) -> list[Mapping[str, Any]]:
     """A few rows to which it applies, of many. Raises RewardCheckError where there is none."""
     many = drawn_rows(rows, MORE)
-    found = scores(reward, many, [TEXTS[2]] * len(many))
-    asked = [row for row, score in zip(many, found, strict=True) if score.value is not None]
+    asked = applying(many, reward)
     if not asked:
         raise RewardCheckError(
             f"the reward applies to none of {len(many)} rows that were tried (None for every "

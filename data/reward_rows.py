@@ -12,7 +12,7 @@ from types import FunctionType
 from typing import Any
 
 import rewards
-from data.reward_scores import GOLD_FORMAT, RewardCheckError, leaves, scores
+from data.reward_scores import GOLD_FORMAT, RewardCheckError, is_ours, leaves, scores
 from data.rows import nth
 
 SECONDS = 8.0
@@ -48,9 +48,7 @@ def check_every_row(rows: Sequence[Mapping[str, Any]], reward: Callable[..., Any
 
 def _foreign(leaf: Any) -> bool:
     """Whether it is, or calls, code that is not this project's."""
-    function = getattr(leaf, "fn", None)
-    ours = type(leaf).__module__.partition(".")[0] in ("rewards", "align", "data")
-    return function is not None or not ours
+    return getattr(leaf, "fn", None) is not None or not is_ours(leaf)
 
 
 def _copied(reward: Callable[..., Any]) -> Any:

@@ -133,6 +133,11 @@ def leaves(reward: Any) -> Iterator[Any]:
         yield from leaves(one)
 
 
+def is_ours(leaf: Any) -> bool:
+    """Whether it is a class of this project's; what it calls may be a user's all the same."""
+    return type(leaf).__module__.partition(".")[0] in ("rewards", "align", "data")
+
+
 def others(golds: list[str]) -> list[list[str]] | None:
     """Two answers of other rows for each; None where there are not three different ones.
 

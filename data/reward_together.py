@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from data.reward_probes import TEXTS, answers_in
+from data.reward_probes import TEXTS, answers_in, applying
 from data.reward_reads import columns_read
 from data.reward_scores import FORMATS, RewardCheckError, drawn_rows, scores
 
@@ -27,7 +27,7 @@ def check_together(
     a batch's values are in another order than its completions or all the same though these differ,
     and where they are chance alone.
     """
-    row = _applies(drawn_rows(rows, ROWS), reward)
+    row = next(iter(applying(drawn_rows(rows, ROWS), reward)), None)
     if row is None:
         return ""
     texts = _texts(row)[:most]
@@ -98,14 +98,6 @@ def _texts(row: Mapping[str, Any]) -> list[str]:
     unlike = list(TEXTS[:-1])  # the last is very long
     mixed = [text for pair in zip(unlike, written, strict=False) for text in pair]
     return list(dict.fromkeys([*mixed, *unlike[len(written) :]]))
-
-
-def _applies(
-    asked: Sequence[Mapping[str, Any]], reward: Callable[..., Any]
-) -> Mapping[str, Any] | None:
-    found = scores(reward, asked, [TEXTS[2]] * len(asked))
-    applies = (row for row, one in zip(asked, found, strict=True) if one.value is not None)
-    return next(applies, None)
 
 
 def _values(reward: Callable[..., Any], row: Mapping[str, Any], texts: Sequence[str]) -> Values:

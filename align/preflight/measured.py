@@ -17,9 +17,8 @@ from align.config import Distill, Dpo, Kto
 from align.preflight.longest import Heaviest
 from align.processes.sharding import settle
 from align.stages.context import Context
-from align.stages.expected_memory import GIB
 from align.terminal.findings import Findings
-from align.terminal.sizes import gib
+from align.terminal.sizes import GIB, gib
 from align.training.backward import Backward
 from align.training.meter import MIB, Meter
 from align.training.shortage import LESS, TooLargeError, is_shortage

@@ -15,7 +15,7 @@ import data
 import rewards
 from align.stages.checks import without_models
 from align.stages.rolled import RewardError, Rolled, Roller, judged
-from data.reward_scores import leaves, patience_of
+from data.reward_scores import is_ours, leaves, patience_of
 from rewards.functions import BatchFunction, PerSample
 
 ONE = 20.0  # seconds for one completion, where nobody has said how long it takes
@@ -46,8 +46,7 @@ def one_by_one(roller: Roller, groups: Sequence[Rolled]) -> None:
 
 def _unlimited(leaf: object) -> bool:
     """Whether it is a user's code and runs in this process."""
-    ours = type(leaf).__module__.partition(".")[0] in ("rewards", "align", "data")
-    return isinstance(leaf, BatchFunction) or not (ours or isinstance(leaf, PerSample))
+    return isinstance(leaf, BatchFunction) or not (is_ours(leaf) or isinstance(leaf, PerSample))
 
 
 def _in_turn(groups: Sequence[Rolled]) -> list[tuple[Rolled, int]]:

@@ -16,8 +16,6 @@ from align.planner.packs import Row
 from align.planner.shape import ShapeError
 from align.planner.stage import models_of, planned
 
-__all__ = ["GIB", "expected_memory"]
-
 
 def expected_memory(config: Stage, module: Any, rows: Sequence[Any] | None = None) -> str:
     """Of one process: the peak, when it comes, and its parts in GiB.
