@@ -1,6 +1,7 @@
 """Shared fixtures: real data where it is at hand, the SmolLM2 weights, tiny models."""
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -24,8 +25,18 @@ def shared_data() -> Path:
     return folder
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
+    """Some of what is called here takes Ctrl-C over, such as a script's main: given back."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        return (yield)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True, specname="pytest_runtest_protocol")
+def pytest_alone(item):
     """Where several workers run the suite, tests marked `alone` run while no other does."""
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
     if run is None:

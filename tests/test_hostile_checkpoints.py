@@ -254,6 +254,7 @@ def test_a_kill_between_the_two_renames_of_a_replacement_loses_nothing(tmp_path,
 
 
 def test_ctrl_c_in_the_middle_of_a_checkpoint_leaves_the_former_one(tmp_path, monkeypatch):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below a shell's `&`
     store = _save(Checkpoints(tmp_path, keep=1), 2)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(

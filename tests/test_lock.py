@@ -41,14 +41,6 @@ time.sleep(600)
 """
 
 
-@pytest.fixture(autouse=True)
-def interrupts():
-    """Ctrl-C as it was, whatever `end_with_starter` made of it."""
-    before = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def start(code, *args):
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, args)],
