@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has its core; spinning threads take two
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+MARKS = ("slow", "alone")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -23,6 +24,14 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder} (set ALIGN_SHARED_DATA)")
     return folder
+
+
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first, those that measure time last, when other workers have none left
+    to wait for.
+    """
+    marks = {mark: {item.path for item in items if item.get_closest_marker(mark)} for mark in MARKS}
+    items.sort(key=lambda item: [item.path in marks["alone"], item.path not in marks["slow"]])
 
 
 @pytest.hookimpl(wrapper=True)

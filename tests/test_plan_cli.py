@@ -137,7 +137,6 @@ CASES = {
 
 @pytest.mark.smollm2
 @pytest.mark.slow
-@pytest.mark.alone
 @pytest.mark.parametrize(
     "case",
     [pytest.param(name, marks=() if i < 1 else pytest.mark.long) for i, name in enumerate(CASES)],

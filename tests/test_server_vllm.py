@@ -24,7 +24,7 @@ from align.rollout.server import ServerEngine
 from align.rollout.server_checks import start_command
 from data.chat import prompt_ids, stop_ids
 
-pytestmark = [pytest.mark.vllm, pytest.mark.smollm2, pytest.mark.slow, pytest.mark.alone]
+pytestmark = [pytest.mark.vllm, pytest.mark.smollm2, pytest.mark.slow]
 SAMPLING = Sampling(temperature=TEMPERATURE, max_prompt_tokens=128, max_tokens=24)
 
 

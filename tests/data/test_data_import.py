@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import pytest
+
 CODE = """
 import sys, time
 start = time.process_time()
@@ -13,6 +15,7 @@ print(*sorted(heavy & set(sys.modules)))
 """
 
 
+@pytest.mark.alone
 def test_importing_and_naming_sources_is_quick_and_loads_no_heavy_package():
     taken = []
     for _ in range(3):  # the machine may be busy
