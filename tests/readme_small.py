@@ -150,12 +150,13 @@ def run_script(script, args, reader, ranks, sharded):
 
 
 def run_chain(script, args, reader):
-    """run.py in this process, each stage and evaluation in a fork instead of a launcher."""
+    """run.py in this process, each stage and evaluation in a fork."""
 
     def call(command, *, launched):
         ranks, sharded, words = 1, False, command[1:]
         if launched:
             ranks, sharded, words = launch(["launch", *command[3:]])
+        if Path(words[0]).name != "evaluate.py":
             words = [*words, "--skip-trial"]
         fork(reader, "as_script", str(reader), *_split(words), ranks=ranks, sharded=sharded)
 
@@ -193,10 +194,10 @@ def small(part, args, prefix=""):
     if isinstance(part, Training):
         flags |= {"checkpoints.every": 0, "lora.rank": 0}
     if isinstance(part, Passes):
-        flags |= {"batch": 4, "epochs": 0.05, "max-tokens": 2000}
+        flags |= {"batch": 4, "epochs": 0.005, "max-tokens": 2000}
     else:
         flags |= {
-            "sampling.max-tokens": 160,
+            "sampling.max-tokens": 64,
             "sampling.max-prompt-tokens": 1600,
             "engine.kind": "hf",
         }

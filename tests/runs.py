@@ -26,6 +26,8 @@ import httpx
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+# As `accelerate launch`, which imports all its other commands too.
+LAUNCH = (sys.executable, "-m", "accelerate.commands.launch")
 # What a run imports on its way.
 IMPORTED = (
     "align.stages",

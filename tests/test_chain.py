@@ -16,6 +16,7 @@ import runs
 from align.files.lock import locked
 
 STEPS = 40
+LAUNCHER = runs.REPOSITORY / "recipes" / "accelerate" / "cpu.yaml"
 FLAGS = ("--grpo.steps", str(STEPS), "--evaluation.limit", "4", "--sft.optim.lr", "1e-3")
 
 
@@ -37,7 +38,8 @@ def _times(folder):
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory):
-    """A chain that got SIGTERM inside its second stage and was called again.
+    """A chain that got SIGTERM inside its second stage, under a launcher, and was called again,
+    without one.
 
     (folder, what the first call printed, its exit code, what the second printed)
     """
@@ -45,8 +47,9 @@ def chain(tmp_path_factory):
     metrics = folder / "run" / "grpo" / "metrics.jsonl"
     with (folder / "log").open("w") as log:
         first = subprocess.Popen(
-            _chain("run", *FLAGS), cwd=folder, env=runs.environment(), stdout=log, stderr=log
-        )
+            _chain("run", *FLAGS, "--accelerate", LAUNCHER),
+            cwd=folder, env=runs.environment(), stdout=log, stderr=log,
+        )  # fmt: skip
         runs.wait_for(
             lambda: first.poll() is not None or (metrics.exists() and metrics.read_bytes()),
             seconds=300,

@@ -35,7 +35,7 @@ def process(rank, out):
 
 def launch(config, out, *more):
     """A run under `accelerate launch`, and its log."""
-    command = [runs.BIN / "accelerate", "launch", "--config_file", CONFIGS / config]
+    command = [*runs.LAUNCH, "--config_file", CONFIGS / config]
     command += [runs.REPOSITORY / "scripts" / "grpo.py", *ARGS, "--out", out, *more]
     log = out.with_suffix(".log")
     with log.open("wb") as file:

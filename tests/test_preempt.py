@@ -109,7 +109,7 @@ def test_two_processes_agree_to_stop_when_one_is_asked(tmp_path):
 @pytest.mark.slow
 def test_when_the_launcher_is_killed_the_run_checkpoints_and_exits(uninterrupted, tmp_path):
     """SIGKILL to `accelerate launch` alone: the kernel tells the child."""
-    command = [runs.BIN / "accelerate", "launch", "--cpu", "--num_processes", "1"]
+    command = [*runs.LAUNCH, "--cpu", "--num_processes", "1"]
     command += [runs.REPOSITORY / "scripts" / "grpo.py", *runs.grpo(tmp_path, "--steps", "500")]
     metrics = tmp_path / "grpo" / "metrics.jsonl"
     with (tmp_path / "log").open("w") as log:

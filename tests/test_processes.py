@@ -28,7 +28,7 @@ TINY = [*["--recipe", "tiny", "--model", "random:recipes/tiny_model", "--optim.e
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["sft", "grpo"])
+@pytest.mark.parametrize("kind", [pytest.param("sft", marks=pytest.mark.long), "grpo"])
 def test_torchrun_with_two_processes_trains_what_one_trains(tmp_path, kind):
     args = [*TINY, *(["--steps", "3"] if kind == "grpo" else [])]
     alone = tmp_path / "alone"

@@ -139,7 +139,7 @@ def test_sft_resumes_exactly_too(tmp_path):
 def test_launched_by_accelerate_and_killed_as_a_whole(uninterrupted, tmp_path):
     """From a cold start, with SIGKILL to the whole process group."""
     reference, _ = uninterrupted
-    command = [runs.BIN / "accelerate", "launch", "--cpu", "--num_processes", "1"]
+    command = [*runs.LAUNCH, "--cpu", "--num_processes", "1"]
     command += [runs.REPOSITORY / "scripts" / "grpo.py"]
     metrics = tmp_path / "grpo" / "metrics.jsonl"
     with (tmp_path / "log").open("w") as log:

@@ -1,5 +1,5 @@
-"""Each stage in its own `accelerate launch`, each evaluation in a process of its own: memory and
-vLLM start clean.
+"""Each stage in its own `accelerate launch`, or in a process of its own where one on the CPU is all
+there is, as each evaluation: memory and vLLM start clean.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from align.files.locate import REPOSITORY
 from align.processes.interrupt import kill_with_children, say_interrupted
 
 SCRIPTS = REPOSITORY / "scripts"
-ACCELERATE = REPOSITORY / "recipes" / "accelerate"
 GRACE = 5.0  # seconds in which a stage has let go of its workers and its sampler after Ctrl-C
 
 
@@ -36,13 +35,18 @@ class Launcher:
     report_to: str
     accelerate: Path | None
 
+    @property
+    def launches(self) -> bool:
+        """Whether it takes a launcher, which needs seconds to start."""
+        return self.accelerate is not None or _has_cuda()
+
     def stage(self, stage: Stage, flags: list[str]) -> list[str]:
         """The command that trains a stage."""
-        command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
+        command = [sys.executable]
+        if self.launches:
+            command += ["-m", "accelerate.commands.launch", "--quiet"]
         if self.accelerate is not None:
             command += ["--config_file", str(self.accelerate)]
-        elif not _has_cuda():
-            command += ["--config_file", str(ACCELERATE / "cpu.yaml")]
         command += [str(SCRIPTS / f"{stage.kind}.py"), *self._common(), "--stage", stage.name]
         if stage.writes != "data":
             command += ["--report-to", self.report_to]

@@ -114,7 +114,7 @@ class Chain:
         for node in nodes:
             begun = time.perf_counter()
             if node in todo:
-                call(self._command(node.stage), launched=True)
+                call(self._command(node.stage), launched=self.launcher.launches)
             record.done(node, time.perf_counter() - begun if node in todo else None)
             if node.stage.writes == "policy":
                 self._evaluate(f"@{node.stage.name}", node.stage.name)
@@ -166,7 +166,8 @@ class Chain:
         for stage in self.stages:
             problem = missing(stage, self.out, recipe=self.recipe.name)
             if problem is None:
-                call([*self._command(stage, resume=False), "--check"], launched=True)
+                checked = [*self._command(stage, resume=False), "--check"]
+                call(checked, launched=self.launcher.launches)
             elif data.from_stages(stage):
                 print(f"{stage.name}: not checked, as its data is still to be made")
             else:
