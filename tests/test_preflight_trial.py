@@ -195,6 +195,13 @@ def test_the_longest_batch_has_the_optimizer_s_moments_beside_it(tmp_path, rank)
     assert (held > 2 * 4 * 50_000) == (rank == 0) and held > 2 * 4 * 1_000
 
 
+def test_moments_that_do_not_fit_are_not_cured_by_smaller_packs(tmp_path):
+    said = go("grpo", CHECK, tmp_path / "run", code=2, hurt=["trial_hurts.no_room_for_moments"])
+    (line,) = [line for line in said.splitlines() if "moments" in line]
+    assert "do not fit in memory beside the weights; train adapters alone with --lora.rank" in line
+    assert "--compute.token-budget" not in line
+
+
 def test_dpo_begins_where_the_policy_is_the_reference(tmp_path):
     said = go("dpo", [*RLHF, "--check"], tmp_path / "run")
     (apart,) = re.findall(r"its reference agree: (\S+) nats", said)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+from unittest.mock import patch
 
 import torch
 
@@ -9,6 +10,7 @@ import align.models
 import align.stages.modules
 import align.stages.rolled
 import rewards
+from align.preflight import measured
 from align.rollout.hf import HfEngine
 from align.training.backward import Backward
 from align.training.meter import Meter
@@ -99,6 +101,19 @@ def shows_moments():
         return original(self)
 
     Meter.begin = begin
+
+
+def no_room_for_moments():
+    def full(*_, **__):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 8 bytes")
+
+    original = measured._moments
+
+    def moments(module):
+        with patch("torch.empty_like", full):
+            return original(module)
+
+    measured._moments = moments
 
 
 def small_memory(most):

@@ -29,13 +29,22 @@ from align.training.update import filler
 SAME = {"fp32": 1e-4, "bf16": 1e-2}
 OTHERWISE = {"fp32": 1e-3, "bf16": 5e-2}
 NOTHING = 1e-8  # of a divergence: two models that are one
+SHARED = (
+    "train adapters alone with --lora.rank 16, or share the moments out over GPUs with "
+    "recipes/accelerate/fsdp2.yaml"
+)
+
+
+class MomentsError(TooLargeError):
+    """They do not depend on the pack, so a smaller one is no cure."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """What the pack took, the most of any process. rate: tokens a second of one process. said: why
-    it could not be computed, or nothing. limit: tokens of the packs that fit, where it did not.
-    gap: mean |difference| of the two log-probs, nats a token. nats: those of a trained token.
+    it could not be computed, or nothing; cure: what to change then. limit: tokens of the packs that
+    fit, where it did not. gap: mean |difference| of the two log-probs, nats a token. nats: those of
+    a trained token.
     """
 
     tokens: int
@@ -47,6 +56,7 @@ class Measured:
     finite: bool
     moves: bool
     said: str
+    cure: str
     limit: int | None
     gap: float | None
     nats: float | None
@@ -76,6 +86,7 @@ def measure(heaviest: Heaviest, context: Context) -> Measured:
         finite=all(row.finite for row in rows),
         moves=any(row.moves for row in rows),
         said=next((row.said for row in rows if row.said), ""),
+        cure=next((row.cure for row in rows if row.said), ""),
         limit=min(limits, default=None),
         gap=max(gaps, default=None),
         nats=worst.nats,
@@ -97,7 +108,8 @@ def _pass(heaviest: Heaviest, context: Context) -> Measured:
     meter = Meter(context.accelerator.device.type)
     hook = module.register_forward_hook(keep)
     moments: list[Tensor] = []
-    said, loss, figures = "", float("nan"), {"seconds": 0.0, "peak_mib": 0.0, "above_mib": 0.0}
+    said, cure, loss = "", "", float("nan")
+    figures = {"seconds": 0.0, "peak_mib": 0.0, "above_mib": 0.0}
     try:
         moments += _moments(module)  # the first step has none, and all others have
         meter.begin()
@@ -107,7 +119,9 @@ def _pass(heaviest: Heaviest, context: Context) -> Measured:
     except TooLargeError as error:
         if backward.sharded:  # the others are in the midst of it
             raise
-        said = str(error)
+        budget = heaviest.stage.config.compute.token_budget
+        smaller = f"or --compute.token-budget below {budget}"
+        said, cure = str(error), SHARED if isinstance(error, MomentsError) else smaller
     finally:
         hook.remove()
         moments.clear()
@@ -127,6 +141,7 @@ def _pass(heaviest: Heaviest, context: Context) -> Measured:
         finite=bool(said) or (finite and bool(torch.isfinite(torch.tensor(loss)))),
         moves=bool(said) or moves,
         said=said,
+        cure=cure,
         limit=backward.limit,
         gap=gap,
         nats=float(-log_p.mean()) if log_p is not None and whole else None,
@@ -134,7 +149,7 @@ def _pass(heaviest: Heaviest, context: Context) -> Measured:
 
 
 def _moments(module: torch.nn.Module) -> list[Tensor]:
-    """As much memory as AdamW's moments will take of this process. Raises TooLargeError."""
+    """As much memory as AdamW's moments will take of this process. Raises MomentsError."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     own = [one.to_local() if isinstance(one, DTensor) else one.detach() for one in trained]
     try:
@@ -143,10 +158,9 @@ def _moments(module: torch.nn.Module) -> list[Tensor]:
     except (RuntimeError, MemoryError) as error:
         if not is_shortage(error):
             raise
-        raise TooLargeError(
+        raise MomentsError(
             f"the optimizer's moments, {gib(2 * sum(one.nbytes for one in own))}, do not fit in "
-            "memory beside the weights: train adapters alone with --lora.rank 16, or share them "
-            "out over GPUs with recipes/accelerate/fsdp2.yaml"
+            "memory beside the weights"
         ) from error
 
 
@@ -169,10 +183,9 @@ def _gradient(module: torch.nn.Module) -> tuple[bool, bool]:
 def judge(one: Measured, heaviest: Heaviest, context: Context, found: Findings) -> None:
     """Findings on what was measured."""
     config = heaviest.stage.config
-    budget = config.compute.token_budget
     what = f"a pack of {one.tokens:,} tokens, {one.sequences} sequences"
     if one.said:
-        found.error("memory", one.said, f"or --compute.token-budget below {budget}")
+        found.error("memory", one.said, one.cure)
         return
     resident = "GPU memory" if context.accelerator.device.type == "cuda" else "resident memory"
     found.note(
