@@ -11,10 +11,11 @@ BIN := $(VENV)/bin
 demo: setup
 	$(BIN)/python scripts/run.py --recipe smollm2 --out $(OUT)
 
+# Three at once on two cores: much of the time a test waits for a process that it has started.
 test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # An hour of other examples each round, until one fails.
 fuzz: setup

@@ -1,4 +1,4 @@
-"""SIGKILL at twelve random moments over a whole R1 chain: the same command each time, the same end.
+"""SIGKILL at random moments over a whole R1 chain: the same command each time, the same end.
 
 A moment is a number of things written so far (log rows, sampled prompts, complete stages), so the
 moments fall all over the chain however fast the machine is. Half of the kills take the chain's
@@ -17,7 +17,6 @@ import psutil
 import pytest
 import runs
 
-KILLS = 12
 SEED = int(os.environ.get("ALIGN_KILL_SEED", "0"))
 TRAINED = ("cold", "reason", "general", "helpful", "aligned", "student")
 SAMPLED = ("cold-data", "rejection")
@@ -58,9 +57,10 @@ def uninterrupted(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_twelve_kills_leave_no_trace(uninterrupted, tmp_path):
+@pytest.mark.parametrize("wanted", [4, pytest.param(12, marks=pytest.mark.long)])
+def test_kills_leave_no_trace(wanted, uninterrupted, tmp_path):
     out, draw = tmp_path / "run", random.Random(SEED)
-    moments = sorted(draw.randrange(written(uninterrupted)) for _ in range(KILLS))
+    moments = sorted(draw.randrange(written(uninterrupted)) for _ in range(wanted))
     kills = []
     with (tmp_path / "log").open("w") as log:
         for at, moment in enumerate(moments):
@@ -79,7 +79,7 @@ def test_twelve_kills_leave_no_trace(uninterrupted, tmp_path):
                 kills.append(moment)
         assert start(out, log).wait() == 0, (tmp_path / "log").read_text()
     said = (tmp_path / "log").read_text()
-    assert len(kills) >= KILLS - 1, said  # the last may come when there is nothing left to kill
+    assert len(kills) >= wanted - 1, said  # the last may come when there is nothing left to kill
     assert "resume  " in said  # some of them cut a stage that had begun
     assert "Traceback" not in said
     for stage in TRAINED:

@@ -78,7 +78,13 @@ def train(kind, args, out, *, ranks=1, code=0, **more):
     return out / kind
 
 
-@pytest.mark.parametrize("case", STAGES)
+# Which take what others take, otherwise combined.
+BY_HAND = ("grpo, 3 prompts, reference", "ppo, 3 prompts, whitened")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(one, marks=[pytest.mark.long] * (one in BY_HAND)) for one in STAGES]
+)
 def test_copies_and_shares_in_two_processes_train_what_one_process_trains(case, tmp_path):
     kind, args = STAGES[case]
     alone = train(kind, args, tmp_path / "alone")

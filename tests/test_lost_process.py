@@ -33,8 +33,8 @@ def process(rank, out):
     raise AssertionError(f"no process of rank {rank}")
 
 
-def launch(config, out, *more):
-    """A run under `accelerate launch`, and its log."""
+def launched(config, out, *more):
+    """A run under `accelerate launch` that has trained for some steps, and its log."""
     command = [*runs.LAUNCH, "--config_file", CONFIGS / config]
     command += [runs.REPOSITORY / "scripts" / "grpo.py", *ARGS, "--out", out, *more]
     log = out.with_suffix(".log")
@@ -45,12 +45,6 @@ def launch(config, out, *more):
             stdout=file,
             stderr=subprocess.STDOUT,
         )
-    return run, log
-
-
-def launched(config, out, *more):
-    """The same, once it has trained for some steps."""
-    run, log = launch(config, out, *more)
     metrics = out / "grpo" / "metrics.jsonl"
 
     def enough():
@@ -91,13 +85,11 @@ def test_where_one_of_two_processes_is_killed_both_end_and_say_why(config, rank,
     cause = said[said.index("Root Cause") :]
     assert f"rank      : {rank} " in cause
     assert "(SIGKILL)" in cause
-    run, log = launch(config, out, "--resume")
-    assert run.wait(4 * ALL) == 0, log.read_text()
     whole, log = tmp_path / "whole", tmp_path / "log"
-    sharded = config == "fsdp_cpu.yaml"
-    args = [*ARGS, "--out", whole]
-    answer = runs.nursery().run("grpo", args, ranks=2, sharded=sharded, log=log)
-    assert answer["codes"] == [0, 0], log.read_text()
+    options = {"ranks": 2, "sharded": config == "fsdp_cpu.yaml", "log": log}
+    for args in ([*ARGS, "--out", out, "--resume"], [*ARGS, "--out", whole]):
+        answer = runs.nursery().run("grpo", args, **options)
+        assert answer["codes"] == [0, 0], log.read_text()
     runs.check_equal(out / "grpo", whole / "grpo")
 
 

@@ -136,6 +136,7 @@ def test_sft_resumes_exactly_too(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_launched_by_accelerate_and_killed_as_a_whole(uninterrupted, tmp_path):
     """From a cold start, with SIGKILL to the whole process group."""
     reference, _ = uninterrupted

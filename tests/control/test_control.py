@@ -61,6 +61,7 @@ def test_ppo_solves_cartpole():
     assert greedy_return(environments, policy) >= 475
 
 
+@pytest.mark.long
 def test_ppo_lifts_pendulum():
     environments, policy, critic = pendulum()
     # Untrained, the mean torque is zero: the pendulum swings freely.
