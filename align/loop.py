@@ -32,7 +32,7 @@ from align.processes.preempt import Preempted, Preemption
 from align.processes.sharding import settle
 from align.rollout import EngineError, seed_of
 from align.terminal.progress import Progress
-from align.training.allocator import trim
+from align.training.allocator import trim_unless_kept
 from align.training.batch import Batch, Stage
 from align.training.state import captured, put_back
 from align.training.update import Update
@@ -175,8 +175,7 @@ class Loop:
                 "of": self.essence,
             },
         )
-        if not self.config.compute.keep_memory:
-            trim()
+        trim_unless_kept()
 
     def _limit(self) -> int | None:
         """Tokens of the largest pack that every process still tries; None for any."""

@@ -11,7 +11,7 @@ from turns import turn
 # Runs of the suite share a machine with whatever else is on it; spinning threads do not.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has its core; spinning threads take two
+if "PYTEST_XDIST_WORKER" in os.environ:  # more of them would only wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 MARKS = ("slow", "alone")
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -36,12 +36,15 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    """Some of what is called here takes Ctrl-C over, such as a script's main: given back."""
-    before = signal.getsignal(signal.SIGINT)
+    """Some of what is called here takes Ctrl-C or SIGTERM over, such as a script's main: given
+    back.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         return (yield)
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)  # None is not Python's
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True, specname="pytest_runtest_protocol")

@@ -135,6 +135,26 @@ def checkpoints(stage):
     return sorted(path.name for path in (stage / "checkpoints").glob("step-*"))
 
 
+def timed(command, folder, **more):
+    """(exit code, stdout, stderr, seconds of processor time, children's included).
+
+    Processor time, not the clock's: the limits of those that ask are of an idle machine.
+    """
+    out, err = folder / "out", folder / "err"
+    with out.open("w") as stdout, err.open("w") as stderr:
+        child = subprocess.Popen(
+            [str(part) for part in command],
+            cwd=folder,
+            env=environment() | more,
+            stdout=stdout,
+            stderr=stderr,
+        )
+        _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    seconds = usage.ru_utime + usage.ru_stime
+    return child.returncode, out.read_text(), err.read_text(), seconds
+
+
 def healthy(url):
     """Whether a server at that address says that it is up."""
     try:
@@ -180,7 +200,7 @@ def serve():
 
 
 def _run(order):
-    port = _free_port()
+    port = free_port()
     pids = [_fork(order, rank, port) for rank in range(order["ranks"])]
     codes, used, failed = {}, 0.0, 0.0
     while len(codes) < len(pids):
@@ -198,7 +218,7 @@ def _run(order):
     return {"codes": [codes[pid] for pid in pids], "seconds": used}
 
 
-def _free_port():
+def free_port():
     """A port that nothing listens on, below those that the kernel gives to outgoing connections."""
     while True:
         port = random.randrange(20000, 32000)

@@ -7,6 +7,8 @@ import sys
 import pytest
 import runs
 
+from align.training import allocator
+
 WORK = """
 import ctypes, resource, sys
 from align.training.allocator import keep_freed_memory
@@ -71,3 +73,13 @@ def test_memory_between_blocks_in_use_is_given_back(how, least, most):
         [sys.executable, "-c", HOLES, how], capture_output=True, check=True, text=True
     )
     assert least < float(done.stdout) < most
+
+
+def test_what_is_kept_is_not_given_back_in_the_course_of_a_run(monkeypatch):
+    given = []
+    monkeypatch.setattr(allocator, "trim", lambda: given.append(1))
+    allocator.trim_unless_kept()
+    assert given == [1]
+    monkeypatch.setattr(allocator, "_keeps", True)
+    allocator.trim_unless_kept()
+    assert given == [1]

@@ -43,8 +43,8 @@ STAGES = {
     ),
     "grpo, 1 prompt, adapters": (
         "grpo",
-        [*TINY, "--steps", "5", "--prompts", "1", "--beta", "0.1", "--lora.rank", "4",
-         "--optim.lr", "1e-2"],
+        [*TINY, "--steps", "5", "--prompts", "1", "--beta", "0.1", "--refill", "1",
+         "--lora.rank", "4", "--optim.lr", "1e-2"],
     ),
     "ppo": ("ppo", [*RLHF, "--steps", "5"]),
     "ppo, 3 prompts, whitened": (

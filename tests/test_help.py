@@ -1,7 +1,5 @@
 """What a script answers at once: its help, and that something is missing."""
 
-import os
-import subprocess
 import sys
 
 import pytest
@@ -29,33 +27,13 @@ def _recipe(name):
     return ["--recipe", "tiny-rlhf" if name in WITH_PAIRS else "tiny"]
 
 
-def _timed(command, folder, **environment):
-    """(exit code, stdout, stderr, seconds of processor time, children's included).
-
-    Processor time, not the clock's: the limits below are of an idle machine.
-    """
-    out, err = folder / "out", folder / "err"
-    with out.open("w") as stdout, err.open("w") as stderr:
-        child = subprocess.Popen(
-            [str(part) for part in command],
-            cwd=folder,
-            env=runs.environment() | environment,
-            stdout=stdout,
-            stderr=stderr,
-        )
-        _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    seconds = usage.ru_utime + usage.ru_stime
-    return child.returncode, out.read_text(), err.read_text(), seconds
-
-
 @pytest.mark.parametrize("with_recipe", [False, True], ids=["plain", "recipe"])
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_help_answers_in_under_a_second(tmp_path, name, with_recipe):
     """Asked again where the machine was busy."""
     command = [sys.executable, _script(name), *(_recipe(name) if with_recipe else []), "--help"]
     for _ in range(3):
-        code, text, _, seconds = _timed(command, tmp_path)
+        code, text, _, seconds = runs.timed(command, tmp_path)
         assert code == 0
         if seconds < 1.0:
             break
@@ -78,7 +56,7 @@ def test_help_loads_no_torch(tmp_path, name):
         "    print(end.code, sorted(heavy), file=sys.stderr)\n"
     )
     command = [sys.executable, "-c", code, _script(name), *_recipe(name)]
-    _, text, err, _ = _timed(command, tmp_path)
+    _, text, err, _ = runs.timed(command, tmp_path)
     assert err == "0 []\n"
     assert "--recipe" in text
 
@@ -86,7 +64,7 @@ def test_help_loads_no_torch(tmp_path, name):
 def test_accelerate_launch_without_weights_fails_in_ten_seconds_with_one_sentence(tmp_path):
     """The hub is given 4 s elsewhere; what is left is for the two processes."""
     command = [runs.BIN / "accelerate", "launch", _script("grpo.py"), "--recipe", "qwen0.5b"]
-    code, _, err, seconds = _timed(command, tmp_path, HF_HUB_OFFLINE="1")
+    code, _, err, seconds = runs.timed(command, tmp_path, HF_HUB_OFFLINE="1")
     assert code != 0
     assert seconds < 10 - 4.5
     ours, _, launchers = err.partition("Traceback")
@@ -100,7 +78,7 @@ def test_accelerate_launch_without_weights_fails_in_ten_seconds_with_one_sentenc
 
 def test_a_missing_upstream_stage_is_an_error_within_seconds(tmp_path):
     command = [sys.executable, _script("grpo.py"), "--recipe", "tiny", "--out", "there"]
-    code, out, err, seconds = _timed(command, tmp_path)
+    code, out, err, seconds = runs.timed(command, tmp_path)
     assert (code, out) == (2, "")
     assert err == (
         "error: stage 'sft' has written no model in there/sft yet; run it first: "

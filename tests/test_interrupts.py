@@ -81,12 +81,9 @@ def test_ctrl_c_while_a_reward_runs_is_not_the_rewards_fault(tmp_path):
 
 def test_what_cannot_be_launched_leaves_ctrl_c_as_it_was(tmp_path):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    try:
-        with pytest.raises(FileNotFoundError):
-            launch.call([str(tmp_path / "none")], launched=False)
-        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-    finally:
-        signal.signal(signal.SIGINT, before[0])
+    with pytest.raises(FileNotFoundError):
+        launch.call([str(tmp_path / "none")], launched=False)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 BAR = """
@@ -121,8 +118,8 @@ def test_the_terminal_has_its_cursor_back(last):
     assert "Traceback" not in shown
 
 
-def _interrupted(command, log, ready, times):
-    """Start a chain, and press Ctrl-C that often once it is ready: what it said."""
+def _interrupted(command, log, ready, *signals):
+    """Start a chain, and send it these as a terminal does once it is ready: what it said."""
     with log.open("w") as file:
         chain = subprocess.Popen(
             command,
@@ -135,24 +132,29 @@ def _interrupted(command, log, ready, times):
         runs.wait_for(lambda: chain.poll() is not None or ready(chain), what="the stage")
         assert chain.poll() is None, log.read_text()
         family = psutil.Process(chain.pid).children(recursive=True)
-        for _ in range(times):
-            os.killpg(chain.pid, signal.SIGINT)
+        for number in signals:
+            os.killpg(chain.pid, number)
             time.sleep(0.3)
-        assert chain.wait(timeout=60) == CTRL_C
+        assert chain.wait(timeout=60) == 128 + signals[0]
     assert psutil.wait_procs(family, timeout=10)[1] == []
     return log.read_text()
 
 
 @pytest.mark.slow
-def test_ctrl_c_to_a_chain_leaves_nobody_behind(tmp_path):
-    """Once, in a stage's first steps; twice, while the stage of the next call starts."""
+def test_ctrl_c_or_sigterm_to_a_chain_leaves_nobody_behind(tmp_path):
+    """SIGTERM or Ctrl-C in a stage's steps; twice, while the stage of the next call starts."""
     script, stage = runs.REPOSITORY / "scripts" / "run.py", tmp_path / "run" / "sft"
     command = [sys.executable, script, "--recipe", "tiny", "--out", tmp_path / "run"]
     command += ["--sft.model", "random:recipes/tiny_model", "--only", "sft", "--sft.epochs", "200"]
     metrics = stage / "metrics.jsonl"
+    told = _interrupted(command, tmp_path / "term", lambda _: _size(metrics), signal.SIGTERM)
+    assert "stopped by SIGTERM after a checkpoint" in told and "Traceback" not in told, told
+    so_far, ctrl_c = _size(metrics), signal.SIGINT
     said = [
-        _interrupted(command, tmp_path / "once", lambda _: _size(metrics), 1),
-        _interrupted(command, tmp_path / "twice", lambda it: psutil.Process(it.pid).children(), 2),
+        _interrupted(command, tmp_path / "once", lambda _: _size(metrics) > so_far, ctrl_c),
+        _interrupted(
+            command, tmp_path / "twice", lambda it: psutil.Process(it.pid).children(), *[ctrl_c] * 2
+        ),
     ]
     for one in said:
         assert one.count("stopped by Ctrl-C") == 1 and "Traceback" not in one, one

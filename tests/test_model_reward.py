@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import shutil
-import signal
 from unittest.mock import patch
 
 import preference_stage as ours
@@ -256,12 +255,8 @@ def run(stage, out, recipe="a-test"):
     """The stage as its script runs it, but in this process."""
     located = {name: locate(name, out, recipe=recipe) for name in references(stage)}
     launch = Launch(recipe=recipe, out=out, resume=False, check=False, report_to="none")
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        with patch("align.processes.preempt._follow_launcher"):
-            run_stage(stage, located, launch)
-    finally:
-        signal.signal(signal.SIGTERM, handler)
+    with patch("align.processes.preempt._follow_launcher"):
+        run_stage(stage, located, launch)
 
 
 def test_a_grpo_stage_of_a_recipe_learns_from_its_reward_model(run_folder, path):

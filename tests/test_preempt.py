@@ -35,14 +35,6 @@ def _manifest(stage):
     return json.loads((stage / "checkpoints" / newest / "manifest.json").read_text())
 
 
-@pytest.fixture
-def sigterm():
-    """The handlers as they were, whatever a Preemption set."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
 # With a refill round a step samples twice: call 2 k - 1 is the first of step k.
 @pytest.mark.parametrize(
     ("call", "done"), [(1, 0), (2 * 2 - 1, 1), (2 * 3, 2), (2 * 5, 4)], ids=lambda value: str(value)
@@ -133,7 +125,7 @@ def test_when_the_launcher_is_killed_the_run_checkpoints_and_exits(uninterrupted
     assert [row["step"] for row in runs.rows(stage / "metrics.jsonl")] == [*range(1, step + 1)]
 
 
-def test_it_breaks_in_only_where_it_is_let(sigterm):
+def test_it_breaks_in_only_where_it_is_let():
     preemption = Preemption()
     os.kill(os.getpid(), signal.SIGTERM)
     assert preemption.asked  # and nothing was raised
@@ -141,7 +133,7 @@ def test_it_breaks_in_only_where_it_is_let(sigterm):
         pytest.fail("one that came before raises at the start")
 
 
-def test_it_breaks_in_once(sigterm):
+def test_it_breaks_in_once():
     preemption = Preemption()
     reached = []
     with pytest.raises(Preempted), preemption.interruptible():

@@ -198,7 +198,7 @@ def test_the_longest_batch_has_the_optimizer_s_moments_beside_it(tmp_path, rank)
 def test_moments_that_do_not_fit_are_not_cured_by_smaller_packs(tmp_path):
     said = go("grpo", CHECK, tmp_path / "run", code=2, hurt=["trial_hurts.no_room_for_moments"])
     (line,) = [line for line in said.splitlines() if line.startswith("error: memory")]
-    assert "do not fit in memory beside the weights; train adapters alone with --lora.rank" in line
+    assert "do not fit in memory beside the weights: train adapters alone with --lora.rank" in line
     assert "--compute.token-budget" not in line
 
 

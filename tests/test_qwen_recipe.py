@@ -6,9 +6,9 @@ Only the size is not real: random weights in Qwen2's architecture and a handful 
 import json
 import os
 import subprocess
-import sys
 
 import pytest
+import runs
 import tiny
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -45,7 +45,7 @@ def test_it_trains_on_local_weights_and_a_local_file(weights, tmp_path):
     rows = [{"problem": f"What is {i} + 1?", "solution": f"\\boxed{{{i + 1}}}"} for i in range(12)]
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = [sys.executable, "-m", "accelerate.commands.launch", "scripts/grpo.py"]
+    command = [*runs.LAUNCH, "scripts/grpo.py"]
     command += ["--recipe", "qwen0.5b", "--model", str(weights), "--data", str(file)]
     command += ["--out", str(tmp_path / "run"), "--steps", "2", "--prompts", "4", "--samples", "4"]
     command += ["--sampling.max-tokens", "140", "--sampling.max-prompt-tokens", "200"]

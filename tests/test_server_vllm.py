@@ -7,7 +7,6 @@ One server for the module, killed and started again by its last test. The bound 
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -32,9 +31,7 @@ class Served:
     """The server's process group, started by the command that a user is told."""
 
     def __init__(self, path, folder):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = runs.free_port()
         self.path, self.log, self.url = path, folder / "server.log", f"http://127.0.0.1:{port}"
         self.process = None
 
@@ -147,6 +144,7 @@ def test_grpo_with_a_server_that_is_killed_and_started_again(served, tmp_path):
     served.kill()
     killed = time.monotonic()
     training.join(60)
+    assert not training.is_alive(), log.read_text()
     assert answer["codes"] == [2], log.read_text()
     assert time.monotonic() - killed < 40  # the update under way, then its patience
     text = log.read_text()

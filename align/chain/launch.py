@@ -1,5 +1,5 @@
-"""Each stage in its own `accelerate launch`, or in a process of its own where one on the CPU is all
-there is, as each evaluation: memory and vLLM start clean.
+"""Each stage in its own `accelerate launch`, or without CUDA in a process of its own, as each
+evaluation: memory and vLLM start clean.
 """
 
 from __future__ import annotations

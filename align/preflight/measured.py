@@ -29,10 +29,6 @@ from align.training.update import filler
 SAME = {"fp32": 1e-4, "bf16": 1e-2}
 OTHERWISE = {"fp32": 1e-3, "bf16": 5e-2}
 NOTHING = 1e-8  # of a divergence: two models that are one
-SHARED = (
-    "train adapters alone with --lora.rank 16, or share the moments out over GPUs with "
-    "recipes/accelerate/fsdp2.yaml"
-)
 
 
 class MomentsError(TooLargeError):
@@ -42,9 +38,9 @@ class MomentsError(TooLargeError):
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """What the pack took, the most of any process. rate: tokens a second of one process. said: why
-    it could not be computed, or nothing; cure: what to change then. limit: tokens of the packs that
-    fit, where it did not. gap: mean |difference| of the two log-probs, nats a token. nats: those of
-    a trained token.
+    it could not be computed, and how it could; cure: what else would help. limit: tokens of the
+    packs that fit, where it did not. gap: mean |difference| of the two log-probs, nats a token.
+    nats: those of a trained token.
     """
 
     tokens: int
@@ -119,9 +115,9 @@ def _pass(heaviest: Heaviest, context: Context) -> Measured:
     except TooLargeError as error:
         if backward.sharded:  # the others are in the midst of it
             raise
-        budget = heaviest.stage.config.compute.token_budget
-        smaller = f"or --compute.token-budget below {budget}"
-        said, cure = str(error), SHARED if isinstance(error, MomentsError) else smaller
+        said = str(error)
+        if not isinstance(error, MomentsError):
+            cure = f"or --compute.token-budget below {heaviest.stage.config.compute.token_budget}"
     finally:
         hook.remove()
         moments.clear()
@@ -160,7 +156,8 @@ def _moments(module: torch.nn.Module) -> list[Tensor]:
             raise
         raise MomentsError(
             f"the optimizer's moments, {gib(2 * sum(one.nbytes for one in own))}, do not fit in "
-            "memory beside the weights"
+            "memory beside the weights: train adapters alone with --lora.rank 16, or share them "
+            "out over more GPUs with recipes/accelerate/fsdp2.yaml"
         ) from error
 
 

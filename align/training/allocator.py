@@ -13,6 +13,7 @@ import platform
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
 NEVER = 2**31 - 1
+_keeps = False  # of this process, as mallopt's settings are
 
 
 def keep_freed_memory() -> bool:
@@ -20,10 +21,12 @@ def keep_freed_memory() -> bool:
 
     For the rest of the process; memory use is then that of its largest moment.
     """
+    global _keeps
     if not _glibc():
         return False
     libc = ctypes.CDLL(None)
-    return all(libc.mallopt(name, NEVER) for name in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD))
+    _keeps = all(libc.mallopt(name, NEVER) for name in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD))
+    return _keeps
 
 
 def trim() -> None:
@@ -35,6 +38,12 @@ def trim() -> None:
     """
     if _glibc():
         ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(0))
+
+
+def trim_unless_kept() -> None:
+    """The same, in the course of a run: where freed memory is to be kept, nothing."""
+    if not _keeps:
+        trim()
 
 
 @functools.cache

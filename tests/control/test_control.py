@@ -38,7 +38,6 @@ def test_reinforce_with_a_baseline_solves_cartpole():
     assert greedy_return(environments, policy) >= 475
 
 
-@pytest.mark.long
 def test_actor_critic_solves_cartpole():
     environments, policy, critic = cartpole(count=16)
     actor_critic(

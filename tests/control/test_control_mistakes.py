@@ -62,10 +62,12 @@ def test_reinforce_with_the_wrong_sign_falls_at_once(monkeypatch):
     assert greedy_return(environments, policy) < 15
 
 
-@pytest.mark.parametrize("mistake", [without_clip, clip_alone])
+@pytest.mark.parametrize("mistake", [None, without_clip, clip_alone])
 def test_ten_epochs_need_the_clip(monkeypatch, mistake):
     """40 updates are enough with the right clip (about -200), not without (about -1100)."""
-    monkeypatch.setattr(control.ppo, "clipped_surrogate", mistake)
+    if mistake is not None:
+        monkeypatch.setattr(control.ppo, "clipped_surrogate", mistake)
     environments, policy, critic = pendulum()
     ppo(environments, policy, critic, **PPO_PENDULUM | {"updates": 40})
-    assert greedy_return(environments, policy) < -700
+    reached = greedy_return(environments, policy)
+    assert reached > -300 if mistake is None else reached < -700
