@@ -19,7 +19,6 @@ from torch import Tensor
 from align.config import Engine as EngineConfig
 from align.config import Sampling
 from align.rollout.engine import EngineError, Request, Sample
-from align.training.allocator import trim_unless_kept
 
 BATCHED_TOKENS = 4096  # tokens vLLM prefills at once; its own default plans for far more memory
 
@@ -128,10 +127,6 @@ class VllmEngine:
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
         if not self.llm.reset_prefix_cache():
             raise EngineError("vLLM kept keys and values of the weights before; start again")
-        if not torch.cuda.is_available():
-            # What came and went lies freed between what stays: given back, GRPO of SmolLM2 with
-            # adapters, 1,024 tokens a pack, peaked at 5,241 MiB instead of 5,597.
-            trim_unless_kept()
 
     def _rest(self) -> None:
         """Level 1 keeps the weights: not all that a layer holds comes with a sync."""

@@ -25,6 +25,7 @@ from align.stages.context import Context
 from align.stages.figures import Clock, rollout_figures, sample_rows
 from align.stages.modules import frozen_policy
 from align.stages.rolled import Prompts, Rolled, Roller
+from align.training.allocator import trim_unless_kept
 from align.training.batch import Batch
 
 
@@ -183,6 +184,10 @@ class RolloutStage(StageBase):
             return
         with clock("sync"):
             self.engine.sync(merged_weights(self.context.model))
+            if self.config.lora.rank:
+                # Merged copies came and went between what stays: given back, GRPO of SmolLM2 with
+                # 1,024 tokens a pack peaked at 5,241 MiB instead of 5,597.
+                trim_unless_kept()
         self.synced = step
         self.syncs += 1
         self.unchecked = self.config.engine.kind == "server" and due(self.syncs)
