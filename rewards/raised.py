@@ -15,15 +15,24 @@ _INSTALLED = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "p
 
 def raised(error: BaseException) -> str:
     """`raised KeyError('gold') at recipes/mine.py, line 12: score = row["gold"]`; without a place
-    where no line is the user's, as with an error of a reward of this project.
+    where no line is the user's, as with an error of a reward of this project. With what first
+    rewards of one's own mostly lack.
     """
     said = f"raised {_said(error)}"
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if _own(frame.filename)]
-    if not own:
-        return said
-    frame = own[-1]
-    code = linecache.getline(frame.filename, frame.lineno or 0).strip()
-    return f"{said} at {_near(frame.filename)}, line {frame.lineno}" + (f": {code}" if code else "")
+    if own:
+        frame = own[-1]
+        code = linecache.getline(frame.filename, frame.lineno or 0).strip()
+        said += f" at {_near(frame.filename)}, line {frame.lineno}" + (f": {code}" if code else "")
+    return said + _hint(said)
+
+
+def _hint(said: str) -> str:
+    if said.startswith("raised TypeError") and "got an unexpected keyword argument" in said:
+        return " (end its parameters with **columns: it is given every column, and more)"
+    if "'list' object has no attribute" in said or "expected string or bytes-like" in said:
+        return " (of a chat a completion is a list of messages, its text completion[-1]['content'])"
+    return ""
 
 
 def _said(error: BaseException) -> str:

@@ -143,6 +143,24 @@ def constant():
     return lambda completions, **columns: [0.5 for _ in completions]
 
 
+def narrow():
+    def judge(completions, solution):
+        return [0.0 for _ in completions]
+
+    return judge
+
+
+def words():
+    return lambda completions, **columns: [len(each.split()) / 100 for each in completions]
+
+
+def lengthy():
+    import rewards
+
+    parts = ((1.0, rewards.Accuracy()), (1.0, rewards.SoftOverlong(max_len=32, cache=8)))
+    return rewards.WeightedSum(parts)
+
+
 def not_a_number():
     return lambda completions, **columns: [math.nan for _ in completions]
 

@@ -177,6 +177,27 @@ TEXTS = {
         lambda: [row | {"margin": -0.5} for row in judged(told=False)],
         ["margin", "below 0", "exchange"],
     ),
+    "another model's end token": (
+        "sft",
+        lambda: replied(text=lambda i, row: f"{row['solution']}</s>"),
+        ["100% of the answers end in '</s>'", "take it off"],
+    ),
+    "missing values": (
+        "sft",
+        lambda: replied(text=lambda i, row: row["solution"] if i % 3 else "nan"),
+        ["33% of the answers are 'nan'", "missing"],
+    ),
+    "one row": ("sft", lambda: replied(1) * 20, ["all 20 rows", "are the same"]),
+    "both ways": (
+        "dpo",
+        lambda: judged(told=False) + judged(right=False, told=False),
+        ["in 100% of the rows", "the other way round", "takes back"],
+    ),
+    "both labels": (
+        "kto",
+        lambda: labelled(told=False) + labelled(right=False, told=False),
+        ["in 100% of the rows", "has the other label", "takes back"],
+    ),
     "labels turned round, by the golds": (
         "kto",
         lambda: labelled(right=False),
@@ -218,6 +239,7 @@ FLAGS = {
         ["disk", "free", "--checkpoints.keep"],
     ),
     "betas": ("--optim.betas 0.9 1.5", ["--optim.betas"]),
+    "betas exchanged": ("--optim.betas 0.999 0.9", ["exchanged", "--optim.betas 0.9 0.999"]),
     "decay": ("--optim.weight-decay 2000", ["--optim.weight-decay", "all of every weight"]),
     "a cache beyond the machine": (
         "--engine.kind vllm --engine.cpu-cache 90000",
@@ -248,6 +270,8 @@ REWARDS = {
     "chance": (["chance"], ["chance", "looks into no column"]),
     "prompts for completions": (["of_prompts"], ["one value", "does not look at the text"]),
     "limits that are always broken": (["slow_limits"], ["timeout", "each of 3", "seconds="]),
+    "not all columns": (["narrow"], ["unexpected keyword", "end its parameters with **columns"]),
+    "messages for texts": (["words"], ["no attribute 'split'", "completion[-1]['content']"]),
     "a form without room": (["formatted"], ["--sampling.max-tokens 16", "format"]),
 }
 
@@ -317,6 +341,22 @@ MODELS = {
     "a small embedding": ({"config": {"vocab_size": 90}}, ["100 tokens", "90 rows"]),
     "an end beyond": ({"config": {"eos_token_id": 777}}, ["777", "eos_token_id"]),
 }
+
+
+def test_a_generation_prompt_that_opens_what_the_reward_asks_for(tmp_path):
+    before, mark, after = template().rpartition("<|im_start|>assistant\n")
+    changed = model(tmp_path, template=f"{before}{mark}<think>{after}")
+    hurt = ["mistaken.reward", "formatted"]
+    flags = ["--sampling.max-tokens", "128"]
+    words = ["writes <think> at the end of every prompt", "generation prompt"]
+    refused(tmp_path, words, "grpo", *flags, model=changed, hurt=hurt)
+
+
+def test_a_limit_of_length_that_no_completion_reaches(tmp_path):
+    code, text, _ = check(tmp_path, "grpo", hurt=["mistaken.reward", "lengthy"])
+    assert code == 0, text
+    (line,) = [line for line in warnings(text) if "soft_overlong" in line]
+    assert "above 24 tokens" in line and "--sampling.max-tokens 16" in line
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,12 @@ ENOUGH = 16
 LOOKED_AT = 128  # rows whose tokens are looked at
 UNREAD = 0.05  # of the tokens: what is left of such text is not what was said
 SIDES = ("completion", "chosen", "rejected")
+# What a missing value becomes where a table is written out as text.
+MISSING = ("nan", "null", "undefined")
+A_SENTENCE = 20  # characters from which on a text is more than a label
+# What other models end a text with.
+ENDS = ("</s>", "<eos>", "[EOS]", "<|endoftext|>", "<|end_of_text|>", "<|end|>", "<|eot_id|>",
+        "<|im_end|>", "<end_of_turn>", "<｜end▁of▁sentence｜>")  # fmt: skip
 MESSAGE = ({"role", "content"}, {"from", "value"})
 # Not what LaTeX writes, such as \boxed{answer} and x^{n}.
 _PLACEHOLDER = re.compile(r"(?<![\\\w}^_{])\{\{?\s*[A-Za-z_]\w*\s*\}?\}")
@@ -83,6 +90,7 @@ def check(subject: Subject, found: Findings) -> None:
         _repeats(rows, found)
         _same_prompts(subject, rows, found)
         _same_answers(subject, rows, found)
+        _ends(subject, rows, found)
         _unread(subject, rows, found)
     _golds(subject, found)
 
@@ -167,15 +175,47 @@ def _same_prompts(subject: Subject, rows: Sequence[Spoken], found: Findings) -> 
 
 
 def _same_answers(subject: Subject, rows: Sequence[Spoken], found: Findings) -> None:
-    """One answer to all."""
-    answers = {answer for row in rows for answer in row.answers.values()}
+    """One answer to all or most, or none that is one."""
+    answers = Counter(answer.strip() for row in rows for answer in row.answers.values())
+    if not answers:
+        return
+    missing = sum(count for text, count in answers.items() if text.lower() in MISSING)
+    share = missing / answers.total()
+    if share > FEW:
+        report = found.error if share > SOME else found.warning
+        report(
+            "text",
+            f"{share:.0%} of the answers are {next(t for t in answers if t.lower() in MISSING)!r}: "
+            "values that were missing where the rows come from",
+            "drop these rows",
+        )
+        return
     prompts = {row.asked for row in rows}
-    if isinstance(subject.config, Sft) and len(rows) >= ENOUGH <= len(prompts) > len(answers) == 1:
+    text, count = answers.most_common(1)[0]
+    most = len(answers) == 1 or (len(text) > A_SENTENCE and count > MOST * answers.total())
+    if isinstance(subject.config, Sft) and len(rows) >= ENOUGH <= len(prompts) and most:
         found.warning(
             "text",
-            f"all {len(rows)} answers that were looked at are the same, {answers.pop()[:80]!r}: "
+            f"{count} of {len(rows)} answers that were looked at are the same, {text[:80]!r}: "
             "the model would learn to say it whatever it is asked",
             "look at the column 'completion'",
+        )
+
+
+def _ends(subject: Subject, rows: Sequence[Spoken], found: Findings) -> None:
+    """Answers that end in another model's end token, written out."""
+    own = subject.tokenizer.all_special_tokens
+    texts = [text.rstrip() for row in rows for text in row.answers.values()]
+    ends = [next((end for end in ENDS if text.endswith(end)), None) for text in texts]
+    foreign = [end for end in ends if end and end not in own]
+    share = len(foreign) / max(1, len(texts))
+    if share > FEW:
+        report = found.error if share > MOST else found.warning
+        report(
+            "end token",
+            f"{share:.0%} of the answers end in {foreign[0]!r}, which is another model's end token "
+            "and here a few letters: the model would learn to write them before its own",
+            "take it off the end of the answers",
         )
 
 

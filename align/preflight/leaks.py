@@ -75,7 +75,7 @@ def _say(level: Any, subject: Subject, share: float, rows: Sequence[Any], how: s
         "leak",
         f"the gold answer (column 'solution') stands in the prompt in {share:.0%} of {len(rows)} "
         f"rows of {subject.config.data.name}: {how}. Copying it would be learnt",
-        "take it out of the column 'prompt'",
+        "take it out of the column 'prompt', unless it is to be found or chosen there",
     )
 
 

@@ -7,10 +7,12 @@ with all the numbers of another row's prompt and not with its own's belongs ther
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from align.config import Dpo, Kto, RewardModel, Sft
@@ -23,6 +25,7 @@ from rewards.extract import answer_of
 MOST = 0.5
 SOME = 0.05
 LEAST = 8  # rows that tell it, from which on it is no accident
+COMPARED = 20_000  # rows held against one another
 RARE = 20  # times that one label may be as common as the other
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 SWAP = "exchange the columns 'chosen' and 'rejected'"
@@ -35,9 +38,11 @@ def check(subject: Subject, found: Findings) -> None:
     if isinstance(subject.config, Dpo | RewardModel):
         _scores(rows, found)
         _pairs(rows, found)
+        _both_ways(subject, ("chosen", "rejected"), ("rejected", "chosen"), found)
     elif isinstance(subject.config, Kto):
         _labels(rows, found)
         _balance(subject, found)
+        _both_ways(subject, ("completion", "label"), ("completion", "label"), found)
     elif isinstance(subject.config, Sft):
         _moved(rows, found)
 
@@ -116,6 +121,32 @@ def _labels(rows: Sequence[Mapping[str, Any]], found: Findings) -> None:
             f"row's prompt, and {bad.here:.0%} of those labelled false with their own's",
             TURN,
         )
+
+
+def _both_ways(
+    subject: Subject, columns: tuple[str, str], turned: tuple[str, str], found: Findings
+) -> None:
+    """Rows that another row takes back: a pair in both orders, an answer with both labels. columns
+    of a row say what the turned ones of its opposite say, a label its contrary.
+    """
+    kto = isinstance(subject.config, Kto)
+
+    def key(row: Mapping[str, Any], names: tuple[str, str], *, contrary: bool) -> str:
+        first, second = (row[name] for name in names)
+        second = (not second if contrary else second) if kto else second
+        return json.dumps([row["prompt"], first, second], default=str)
+
+    rows = list(islice(subject.rows, COMPARED))
+    there = {key(row, columns, contrary=False) for row in rows}
+    what = "the same answer to the same prompt has the other label" if kto else (
+        "the same two answers stand the other way round"
+    )  # fmt: skip
+    _say(
+        [key(row, turned, contrary=True) in there for row in rows],
+        f"of the rows {what} in another row: each takes back what the other teaches",
+        "keep one of each two",
+        found,
+    )
 
 
 def _balance(subject: Subject, found: Findings) -> None:

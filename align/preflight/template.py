@@ -49,6 +49,7 @@ def check(subject: Subject, found: Findings) -> None:
             _date(subject, found, prompts[0])
         with suppress(data.chat.RenderError):
             _turns(subject, found, prompts[0])
+            _opened(subject, found, prompts[0])
 
 
 def _rendered(subject: Subject, found: Findings) -> None:
@@ -193,6 +194,25 @@ def _tags(subject: Subject, found: Findings) -> None:
         found.error("tags", f"{said}: the reward would never see the form that it asks for", cure)
     else:
         found.warning("tags", f"{said}: rewards and readers never see them", cure)
+
+
+def _opened(subject: Subject, found: Findings, prompt: list[Any]) -> None:
+    """A generation prompt that opens the reasoning: a completion closes it, and never has both."""
+    if prompt[-1]["role"] == "assistant" or not _asks_for_tags(
+        getattr(subject.config, "reward", None)
+    ):
+        return
+    asked, awaiting = (_text(subject, prompt, generate=generate) for generate in (False, True))
+    written = awaiting[len(asked) :] if awaiting.startswith(asked) else ""
+    if TAGS[0] in written and TAGS[1] not in written:
+        found.error(
+            "tags",
+            f"the template of {subject.path} writes {TAGS[0]} at the end of every prompt, so that "
+            "a completion begins behind it, and the reward format asks for a whole "
+            f"{TAGS[0]} ... {TAGS[1]} in the completion: it would always be 0",
+            f"take {TAGS[0]} out of the generation prompt in its chat_template.jinja, or give a "
+            "reward of your own for the form",
+        )
 
 
 def _decoded(subject: Subject, tag: str, *, bare: bool) -> bool:

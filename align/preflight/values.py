@@ -4,11 +4,13 @@ minibatches without a prompt.
 
 from __future__ import annotations
 
+import rewards
 from align.config import Distill, Dpo, Passes, Ppo, RewardModel, Rollouts, Training
 from align.preflight.knowing import made
 from align.preflight.subject import Subject
 from align.terminal.findings import Findings
 from align.training.optim import schedule
+from data.reward_scores import leaves
 
 # Rates that may wreck what is there, and that no training survives, as AdamW moves every weight by
 # about the rate: of all weights, of adapters, and of models so tiny that they are drawn at random
@@ -30,6 +32,8 @@ def check(subject: Subject, found: Findings, *, parameters: int) -> None:
         _adapters(config, found)
     if isinstance(config, Passes):
         _passes(config, len(subject.rows), subject.processes, found)
+    if isinstance(config, Rollouts):
+        _overlong(config, found)
     if isinstance(config, Rollouts | Distill):
         _rollouts(config, len(subject.rows), subject.processes, found)
 
@@ -71,6 +75,13 @@ def _rates(config: Training, found: Findings, parameters: int) -> None:
             "below 1",
             "--optim.betas 0.9 0.999",
         )
+    elif optim.betas[0] > optim.betas[1]:
+        found.error(
+            "optimizer",
+            f"--optim.betas {optim.betas[0]:g} {optim.betas[1]:g}: the first, of the gradient's "
+            "mean, is above the second, of its square; the two were exchanged",
+            f"--optim.betas {optim.betas[1]:g} {optim.betas[0]:g}",
+        )
     if optim.eps < 0 or optim.weight_decay < 0:
         found.error("optimizer", "--optim.eps and --optim.weight-decay must be at least 0",
                     "--optim.eps 1e-8 --optim.weight-decay 0")  # fmt: skip
@@ -88,6 +99,19 @@ def _rates(config: Training, found: Findings, parameters: int) -> None:
             f"{optim.lr * optim.weight_decay:.0%} of every weight a step",
             "--optim.weight-decay 0.01",
         )
+
+
+def _overlong(config: Rollouts, found: Findings) -> None:
+    most = config.sampling.max_tokens
+    for part in leaves(config.reward):
+        if isinstance(part, rewards.SoftOverlong) and most <= part.max_len - part.cache:
+            found.warning(
+                "reward",
+                f"{part.name} begins to count above {part.max_len - part.cache:,} tokens, and "
+                f"--sampling.max-tokens {most:,} lets none be so long: it is 0 for all",
+                f"give it max_len={most}, cache={max(1, most // 4)} in the recipe, or raise the "
+                "limit",
+            )
 
 
 def rounds(config: Training, rows: int) -> int:

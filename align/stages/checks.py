@@ -19,6 +19,7 @@ from data.reward_rows import check_every_row
 from data.reward_scores import patience_of
 from data.reward_together import check_together
 
+ALIKE = 16  # rows from which on their being one is no first try
 SECONDS = 16.0  # that each part of a reward's check may take, about
 
 
@@ -36,8 +37,13 @@ def checked_rows(config: Stage) -> Any:
     given = getattr(config, "reward", None)
     reward = None if given is None else as_reward(given)
     report = data.validate.check_rows(rows, kind, reward)
+    if report.rows >= ALIKE and report.rows - report.duplicates == 1:
+        raise data.DataError(
+            f"all {report.rows:,} rows of {config.data.name} are the same; look how they came there"
+        )
     if report.duplicates:
-        console.print(f"note: {report.duplicates:,} of {report.rows:,} rows are duplicates")
+        level = "warning" if report.duplicates > report.rows / 2 else "note"
+        console.print(f"{level}: {report.duplicates:,} of {report.rows:,} rows are duplicates")
     if getattr(config, "margin", False) and "margin" not in rows.column_names:
         raise data.DataError(
             f"--margin needs a column margin; there are: {', '.join(rows.column_names)}"
