@@ -201,8 +201,9 @@ def _check_text(turn: int, before: str, whole: str, content: str, stop_text: str
     if "".join(content.split()) not in "".join(rendered.split()):
         raise RenderError(
             f"turn {turn}: the chat template rewrites the assistant's text (it drops, say, earlier "
-            f"<think> blocks): {content[:60]!r} became {rendered[:60]!r}. Train the last turn only "
-            "(prompt and completion), or set tokenizer.chat_template to one that keeps it"
+            f"<think> blocks): {content[:60]!r} became {rendered[:60]!r}. Set "
+            "tokenizer.chat_template to one that keeps it; or, where that is no last turn, give "
+            "prompt and completion"
         )
 
 

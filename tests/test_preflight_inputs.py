@@ -316,7 +316,7 @@ def test_a_text_is_read_by_itself():
     """A tokenizer may have no token for what would stand between two."""
 
     class Letters:
-        unk_token_id, unk_token = 0, "?"
+        unk_token_id, unk_token, all_special_tokens = 0, "?", ()
 
         def __call__(self, text, **_):
             return {"input_ids": [1 + ord(letter) if letter != "\n" else 0 for letter in text]}

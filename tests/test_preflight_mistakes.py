@@ -182,6 +182,11 @@ TEXTS = {
         lambda: replied(text=lambda i, row: f"{row['solution']}</s>"),
         ["100% of the answers end in '</s>'", "take it off"],
     ),
+    "the end written out": (
+        "sft",
+        lambda: [{"prompt": f"{i} plus 1 is<|im_end|>", "completion": " 2"} for i in range(9)],
+        ["'<|im_end|>'", "take it out of their text"],
+    ),
     "missing values": (
         "sft",
         lambda: replied(text=lambda i, row: row["solution"] if i % 3 else "nan"),

@@ -114,15 +114,21 @@ def _untaught(subject: Subject, found: Findings, trained: int, says: str) -> Non
 
 
 def _in_text(subject: Subject, found: Findings, *, ids: Sequence[int]) -> None:
-    """An ordinary token as end token would cut answers in their middle."""
+    """An ordinary token as end token would cut answers in their middle, as a special one does that
+    is written out in the rows.
+    """
     token, share = _most_seen(subject, ids)
     if share > FEW:
+        word = subject.tokenizer.convert_ids_to_tokens(token)
+        markup = len(word) > 3 and word.startswith(("<", "["))  # no letter or word of any text
         found.error(
             "end token",
-            f"{_name(subject, token)} ends a completion, and stands in the middle of the text of "
-            f"{share:.0%} of the rows",
-            "set eos_token in tokenizer_config.json (eos_token_id in generation_config.json) to "
-            "the special token that ends an answer, and take it out of the rows' text",
+            f"{_name(subject, token)} ends a completion, and stands in the text of {share:.0%} of "
+            "the rows",
+            "take it out of their text: it is written behind every answer"
+            if markup
+            else "set eos_token in tokenizer_config.json (eos_token_id in generation_config.json) "
+            "to the special token that ends an answer",
         )
 
 

@@ -1,5 +1,6 @@
 """Which answer is the better one, where the rows tell it twice: pairs with chosen and rejected
-exchanged, labels turned round, answers that belong to other rows' prompts.
+exchanged, labels turned round, rows that take one another back, answers that belong to other rows'
+prompts.
 
 Told by the rows' scores, their margins, their gold answers; else by numbers: an answer that works
 with all the numbers of another row's prompt and not with its own's belongs there.
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -38,11 +39,11 @@ def check(subject: Subject, found: Findings) -> None:
     if isinstance(subject.config, Dpo | RewardModel):
         _scores(rows, found)
         _pairs(rows, found)
-        _both_ways(subject, ("chosen", "rejected"), ("rejected", "chosen"), found)
+        _both_orders(subject, found)
     elif isinstance(subject.config, Kto):
         _labels(rows, found)
         _balance(subject, found)
-        _both_ways(subject, ("completion", "label"), ("completion", "label"), found)
+        _both_labels(subject, found)
     elif isinstance(subject.config, Sft):
         _moved(rows, found)
 
@@ -123,26 +124,37 @@ def _labels(rows: Sequence[Mapping[str, Any]], found: Findings) -> None:
         )
 
 
-def _both_ways(
-    subject: Subject, columns: tuple[str, str], turned: tuple[str, str], found: Findings
-) -> None:
-    """Rows that another row takes back: a pair in both orders, an answer with both labels. columns
-    of a row say what the turned ones of its opposite say, a label its contrary.
-    """
-    kto = isinstance(subject.config, Kto)
+def _both_orders(subject: Subject, found: Findings) -> None:
+    sides = ("prompt", "chosen", "rejected")
+    keys = [
+        (_key(prompt, chosen, rejected), _key(prompt, rejected, chosen))
+        for prompt, chosen, rejected in _looked_at(subject, sides)
+    ]
+    _taken_back(keys, "the same two answers stand the other way round", found)
 
-    def key(row: Mapping[str, Any], names: tuple[str, str], *, contrary: bool) -> str:
-        first, second = (row[name] for name in names)
-        second = (not second if contrary else second) if kto else second
-        return json.dumps([row["prompt"], first, second], default=str)
 
-    rows = list(islice(subject.rows, COMPARED))
-    there = {key(row, columns, contrary=False) for row in rows}
-    what = "the same answer to the same prompt has the other label" if kto else (
-        "the same two answers stand the other way round"
-    )  # fmt: skip
+def _both_labels(subject: Subject, found: Findings) -> None:
+    keys = [
+        (_key(prompt, completion, label), _key(prompt, completion, not label))
+        for prompt, completion, label in _looked_at(subject, ("prompt", "completion", "label"))
+    ]
+    _taken_back(keys, "the same answer to the same prompt has the other label", found)
+
+
+def _looked_at(subject: Subject, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    return (tuple(row[name] for name in columns) for row in islice(subject.rows, COMPARED))
+
+
+def _key(*said: Any) -> int:
+    """A number, as the texts of many rows would be a good part of a run's memory."""
+    return hash(json.dumps(said, default=str))
+
+
+def _taken_back(keys: Sequence[tuple[int, int]], what: str, found: Findings) -> None:
+    """keys: of what each row says, and of its opposite."""
+    there = {own for own, _ in keys}
     _say(
-        [key(row, turned, contrary=True) in there for row in rows],
+        [opposite in there for _, opposite in keys],
         f"of the rows {what} in another row: each takes back what the other teaches",
         "keep one of each two",
         found,
