@@ -52,7 +52,7 @@ def driver_found(here: Nvidia, found: Findings) -> None:
         found.error("gpu", here.said, cure)
     elif here.state == "fails":
         cure = "sudo modprobe nvidia && nvidia-smi; without a GPU take nvidia-smi off the PATH"
-        (found.error if nvidia.devices() else found.warning)("gpu", here.said, cure)
+        found.report("gpu", here.said, cure, certain=bool(nvidia.devices()))
     elif nvidia.devices():
         said = "/dev/nvidia* is there, nvidia-smi is not: the driver cannot be looked at"
         found.warning("gpu", said, "docker run --gpus all, or install the driver's utilities")

@@ -75,7 +75,7 @@ def _conflict(
         cure = f"{PIP} install {name}=={tested[name]}"
     else:
         cure = f"{PIP} install '{asks.name}{asks.specifier}'"
-    (found.error if name in ours else found.warning)("packages", said, cure)
+    found.report("packages", said, cure, certain=name in ours)
 
 
 def _both_builds(found: Findings) -> None:

@@ -35,7 +35,7 @@ def check_ports(asked: Asked, found: Findings) -> None:
     else:
         said = f"{port} (where accelerate's processes meet) is held by {who}"
         cure = f"accelerate launch --main_process_port {free_port(port + 1)} …"
-        (found.error if needed else found.warning)("ports", said, cure)
+        found.report("ports", said, cure, certain=needed)
 
 
 def holder(port: int) -> str | None:

@@ -89,7 +89,8 @@ def check(subject: Subject, found: Findings) -> None:
     if not written:
         _repeats(rows, found)
         _same_prompts(subject, rows, found)
-        _same_answers(subject, rows, found)
+        if not _missing(rows, found):
+            _same_answers(subject, rows, found)
         _ends(subject, rows, found)
         _unread(subject, rows, found)
     _golds(subject, found)
@@ -106,13 +107,13 @@ def _written_out(rows: Sequence[Spoken], found: Findings) -> bool:
     if share <= FEW:
         return False
     first = next(hit for hit in hits if hit)
-    report = found.error if share > MOST else found.warning
-    report(
+    found.report(
         "text",
         f"{share:.0%} of the rows hold a list of messages written out as text, such as "
         f"{first[:80]!r}: the model would read its brackets and quotes",
         "write the list itself into the column: json.loads or ast.literal_eval makes it of the "
         "text",
+        certain=share > MOST,
     )
     return share > MOST
 
@@ -145,13 +146,13 @@ def _repeats(rows: Sequence[Spoken], found: Findings) -> None:
         hit and (not row.chat or bool(_SENTENCE.search(row.asked.strip())))
         for hit, row in zip(hits, rows, strict=True)
     ]
-    report = found.error if _share(certain) > MOST else found.warning
     first = rows[hits.index(True)]
-    report(
+    found.report(
         "text",
         f"in {_share(hits):.0%} of the rows the answer ({' and '.join(first.answers)}) begins with "
         f"its own prompt, such as {first.asked[-60:]!r}: the model would learn to say it again",
         "give the answer alone, without the prompt before it",
+        certain=_share(certain) > MOST,
     )
 
 
@@ -174,21 +175,31 @@ def _same_prompts(subject: Subject, rows: Sequence[Spoken], found: Findings) -> 
         found.error("text", f"{said}, and their golds differ: nothing tells what is asked", cure)
 
 
+def _answers(rows: Sequence[Spoken]) -> list[str]:
+    return [answer.strip() for row in rows for answer in row.answers.values()]
+
+
+def _missing(rows: Sequence[Spoken], found: Findings) -> bool:
+    """Answers that are none."""
+    answers = _answers(rows)
+    missing = [text for text in answers if text.lower() in MISSING]
+    share = len(missing) / max(1, len(answers))
+    if share <= FEW:
+        return False
+    found.report(
+        "text",
+        f"{share:.0%} of the answers are {missing[0]!r}: values that were missing where the rows "
+        "come from",
+        "drop these rows",
+        certain=share > SOME,
+    )
+    return True
+
+
 def _same_answers(subject: Subject, rows: Sequence[Spoken], found: Findings) -> None:
-    """One answer to all or most, or none that is one."""
-    answers = Counter(answer.strip() for row in rows for answer in row.answers.values())
+    """One answer to all or most."""
+    answers = Counter(_answers(rows))
     if not answers:
-        return
-    missing = sum(count for text, count in answers.items() if text.lower() in MISSING)
-    share = missing / answers.total()
-    if share > FEW:
-        report = found.error if share > SOME else found.warning
-        report(
-            "text",
-            f"{share:.0%} of the answers are {next(t for t in answers if t.lower() in MISSING)!r}: "
-            "values that were missing where the rows come from",
-            "drop these rows",
-        )
         return
     prompts = {row.asked for row in rows}
     text, count = answers.most_common(1)[0]
@@ -205,17 +216,17 @@ def _same_answers(subject: Subject, rows: Sequence[Spoken], found: Findings) -> 
 def _ends(subject: Subject, rows: Sequence[Spoken], found: Findings) -> None:
     """Answers that end in another model's end token, written out."""
     own = subject.tokenizer.all_special_tokens
-    texts = [text.rstrip() for row in rows for text in row.answers.values()]
+    texts = _answers(rows)
     ends = [next((end for end in ENDS if text.endswith(end)), None) for text in texts]
     foreign = [end for end in ends if end and end not in own]
     share = len(foreign) / max(1, len(texts))
     if share > FEW:
-        report = found.error if share > MOST else found.warning
-        report(
+        found.report(
             "end token",
             f"{share:.0%} of the answers end in {foreign[0]!r}, which is another model's end token "
             "and here a few letters: the model would learn to write them before its own",
             "take it off the end of the answers",
+            certain=share > MOST,
         )
 
 
@@ -249,11 +260,11 @@ def _unread(subject: Subject, rows: Sequence[Spoken], found: Findings) -> None:
         return
     words = rows[hits.index(True)].texts
     text = next(text for text in words if unknown in subject.encode(text))
-    report = found.error if share > UNREAD else found.warning
-    report(
+    found.report(
         "tokenizer",
         f"{_share(hits):.0%} of the rows hold characters that the tokenizer of {subject.path} does "
         f"not know, {share:.1%} of all tokens, such as in {text[:60]!r}: the model sees "
         f"{subject.tokenizer.unk_token!r} in their place",
         "take a model whose tokenizer reads this text, with --model",
+        certain=share > UNREAD,
     )

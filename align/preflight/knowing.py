@@ -74,12 +74,12 @@ def strange(
         found.note("text", f"{nats:.1f} nats a token of the data, and guessing makes {each:.1f}")
         return False
     certain = entropy is not None and entropy < SURE * each
-    report = found.error if certain else found.warning
-    report(
+    found.report(
         "text",
         f"{nats:.1f} nats a token of the data, and guessing makes {each:.1f}: the model "
         + ("is sure of other words" if certain else "does not know this text at all"),
         "look whether its weights and its tokenizer belong together: put the model's own "
         "tokenizer files there",
+        certain=certain,
     )
     return certain

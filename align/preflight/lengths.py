@@ -111,12 +111,12 @@ def _cut(subject: Subject, found: Findings) -> None:
     )
     share = sum(length > limit for length in lengths) / len(lengths)
     if share > MUCH:
-        report = found.error if share > NEARLY_ALL else found.warning
-        report(
+        found.report(
             "length",
             f"{share:.0%} of the rows' own completions are longer than --sampling.max-tokens "
             f"{limit} and cut there: the student never sees how they end",
             f"--sampling.max-tokens {lengths[int(0.98 * (len(lengths) - 1))]} takes nearly all",
+            certain=share > NEARLY_ALL,
         )
 
 

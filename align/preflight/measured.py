@@ -38,9 +38,8 @@ class MomentsError(TooLargeError):
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """What the pack took, the most of any process. rate: tokens a second of one process. said: why
-    it could not be computed, and how it could; cure: what else would help. limit: tokens of the
-    packs that fit, where it did not. gap: mean |difference| of the two log-probs, nats a token.
-    nats: those of a trained token.
+    it could not be computed, and how it could. limit: tokens of the packs that fit, where it did
+    not. gap: mean |difference| of the two log-probs, nats a token. nats: those of a trained token.
     """
 
     tokens: int
@@ -52,7 +51,6 @@ class Measured:
     finite: bool
     moves: bool
     said: str
-    cure: str
     limit: int | None
     gap: float | None
     nats: float | None
@@ -82,7 +80,6 @@ def measure(heaviest: Heaviest, context: Context) -> Measured:
         finite=all(row.finite for row in rows),
         moves=any(row.moves for row in rows),
         said=next((row.said for row in rows if row.said), ""),
-        cure=next((row.cure for row in rows if row.said), ""),
         limit=min(limits, default=None),
         gap=max(gaps, default=None),
         nats=worst.nats,
@@ -104,8 +101,7 @@ def _pass(heaviest: Heaviest, context: Context) -> Measured:
     meter = Meter(context.accelerator.device.type)
     hook = module.register_forward_hook(keep)
     moments: list[Tensor] = []
-    said, cure, loss = "", "", float("nan")
-    figures = {"seconds": 0.0, "peak_mib": 0.0, "above_mib": 0.0}
+    said, loss, figures = "", float("nan"), {"seconds": 0.0, "peak_mib": 0.0, "above_mib": 0.0}
     try:
         moments += _moments(module)  # the first step has none, and all others have
         meter.begin()
@@ -117,7 +113,9 @@ def _pass(heaviest: Heaviest, context: Context) -> Measured:
             raise
         said = str(error)
         if not isinstance(error, MomentsError):
-            cure = f"or --compute.token-budget below {heaviest.stage.config.compute.token_budget}"
+            said += (
+                f"; or --compute.token-budget below {heaviest.stage.config.compute.token_budget}"
+            )
     finally:
         hook.remove()
         moments.clear()
@@ -137,7 +135,6 @@ def _pass(heaviest: Heaviest, context: Context) -> Measured:
         finite=bool(said) or (finite and bool(torch.isfinite(torch.tensor(loss)))),
         moves=bool(said) or moves,
         said=said,
-        cure=cure,
         limit=backward.limit,
         gap=gap,
         nats=float(-log_p.mean()) if log_p is not None and whole else None,
@@ -182,7 +179,7 @@ def judge(one: Measured, heaviest: Heaviest, context: Context, found: Findings) 
     config = heaviest.stage.config
     what = f"a pack of {one.tokens:,} tokens, {one.sequences} sequences"
     if one.said:
-        found.error("memory", one.said, one.cure)
+        found.error("memory", one.said, "")
         return
     resident = "GPU memory" if context.accelerator.device.type == "cuda" else "resident memory"
     found.note(
@@ -225,12 +222,12 @@ def _judge_ratio(one: Measured, heaviest: Heaviest, context: Context, found: Fin
         found.note(check, f"{said} agree: {one.gap:.2g} nats a token apart")
         return
     drops = _dropout(context.unwrapped)
-    report = found.warning if drops else found.error
-    report(
+    found.report(
         check,
         f"{said} are {one.gap:.2g} nats a token apart, and rounding makes less than {bound:g}: "
         + (f"{drops} is on while the loss is taken" if drops else "the ratio does not start at 1"),
         "set it to 0" if drops else "try --compute.layout padded, --compute.precision fp32",
+        certain=not drops,
     )
 
 

@@ -194,8 +194,12 @@ def _moved(rows: Sequence[Mapping[str, Any]], found: Findings) -> None:
 def _say(wrong: Sequence[bool], said: str, cure: str, found: Findings) -> None:
     share = sum(wrong) / len(wrong) if len(wrong) >= LEAST else 0.0
     if share > SOME:
-        report = found.error if share > MOST else found.warning
-        report("preference", f"in {share:.0%} {said}", cure if share > MOST else "mend these rows")
+        found.report(
+            "preference",
+            f"in {share:.0%} {said}",
+            cure if share > MOST else "mend these rows",
+            certain=share > MOST,
+        )
 
 
 def _right(answer: str, gold: Any) -> bool:

@@ -49,7 +49,6 @@ def check(subject: Subject, found: Findings) -> None:
             _date(subject, found, prompts[0])
         with suppress(data.chat.RenderError):
             _turns(subject, found, prompts[0])
-            _opened(subject, found, prompts[0])
 
 
 def _rendered(subject: Subject, found: Findings) -> None:
@@ -88,13 +87,13 @@ def _history(subject: Subject, found: Findings, prompts: list[Any]) -> None:
     # An answer's reasoning is left out of the history on purpose; what was asked is never.
     asked = [turn for turn in dropped if turn[0] in ("system", "user")]
     role, content = (asked or dropped)[0]
-    report = found.error if asked else found.warning
-    report(
+    found.report(
         "chat template",
         f"the template of {subject.path} rewrites or drops turns of the prompt, such as the "
         f"{role}'s {content[:60]!r}",
         "put what the model is to read into turns that the template writes, or set another "
         "tokenizer.chat_template",
+        certain=bool(asked),
     )
 
 
@@ -133,7 +132,7 @@ def _markup(subject: Subject, found: Findings, prompt: list[Any]) -> None:
         "they were put through a chat template before, and would be once more"
     )
     cure = "give messages with the bare text, or prompts as plain strings"
-    (found.error if count > MOST * len(texts) else found.warning)("chat template", said, cure)
+    found.report("chat template", said, cure, certain=count > MOST * len(texts))
 
 
 def _mark(text: str, own: Sequence[str]) -> str | None:
@@ -150,6 +149,7 @@ def _turns(subject: Subject, found: Findings, prompt: list[Any]) -> None:
     alone = [turn | {"content": "probe"} for turn in turns]
     whole = [*alone, *data.rows.assistant("answer7253")]
     asked, awaiting = (_text(subject, alone, generate=generate) for generate in (False, True))
+    _opened(subject, found, awaiting[len(asked) :] if awaiting.startswith(asked) else "")
     rendered = _text(subject, whole, generate=False)
     before, _, after = rendered.partition("answer7253")
     path = subject.path
@@ -196,15 +196,10 @@ def _tags(subject: Subject, found: Findings) -> None:
         found.warning("tags", f"{said}: rewards and readers never see them", cure)
 
 
-def _opened(subject: Subject, found: Findings, prompt: list[Any]) -> None:
+def _opened(subject: Subject, found: Findings, written: str) -> None:
     """A generation prompt that opens the reasoning: a completion closes it, and never has both."""
-    if prompt[-1]["role"] == "assistant" or not _asks_for_tags(
-        getattr(subject.config, "reward", None)
-    ):
-        return
-    asked, awaiting = (_text(subject, prompt, generate=generate) for generate in (False, True))
-    written = awaiting[len(asked) :] if awaiting.startswith(asked) else ""
-    if TAGS[0] in written and TAGS[1] not in written:
+    opens = TAGS[0] in written and TAGS[1] not in written
+    if opens and _asks_for_tags(getattr(subject.config, "reward", None)):
         found.error(
             "tags",
             f"the template of {subject.path} writes {TAGS[0]} at the end of every prompt, so that "

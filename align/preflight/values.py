@@ -157,12 +157,12 @@ def _passes(config: Passes, rows: int, processes: int, found: Findings) -> None:
     if seen < config.batch:
         # Part of an epoch is a first try.
         meant = config.epochs < 1 or LARGE * seen >= config.batch
-        report = found.warning if meant else found.error
-        report(
+        found.report(
             "batch",
             f"--batch {config.batch} is more than {rows} rows at --epochs {config.epochs:g}: the "
             "whole run would be one step",
             f"--batch {max(1, rows // 4)}, or more --epochs",
+            certain=not meant,
         )
     elif rows < config.batch:
         found.warning(
@@ -195,13 +195,13 @@ def _passes(config: Passes, rows: int, processes: int, found: Findings) -> None:
 def _rollouts(config: Rollouts | Distill, rows: int, processes: int, found: Findings) -> None:
     if rows < config.prompts:
         alone = not config.steps and LARGE * rows < config.prompts
-        report = found.error if alone else found.warning
-        report(
+        found.report(
             "prompts",
             f"--prompts {config.prompts} is more than the {rows} rows: a step asks the same "
             "prompt several times"
             + ("" if config.steps else ", and at --steps 0 the whole run would be one step"),
             f"--prompts {rows}",
+            certain=alone,
         )
     if config.prompts < processes:
         found.warning(
@@ -216,11 +216,11 @@ def _rollouts(config: Rollouts | Distill, rows: int, processes: int, found: Find
     temperature = config.sampling.temperature
     if temperature < 0.1 or temperature > 2:
         why = "a group's samples will be all the same" if temperature < 0.1 else "samples are noise"
-        report = found.error if temperature > NOISE else found.warning
-        report(
+        found.report(
             "temperature",
             f"--sampling.temperature {temperature:g}: {why}",
             "--sampling.temperature 1.0",
+            certain=temperature > NOISE,
         )
     if isinstance(config, Ppo) and config.gamma**config.sampling.max_tokens < FAR:
         found.warning(

@@ -145,9 +145,12 @@ def judge_rewards(
             "set --refill, take more --samples, or prompts of another difficulty",
         )
     if all_cut and isinstance(config, Grpo) and config.mask_truncated:
-        report = found.error if _enough(seen) else found.warning
-        report("truncated", "all completions were cut, and --mask-truncated lets none of these "
-               "train", "raise --sampling.max-tokens")  # fmt: skip
+        found.report(
+            "truncated",
+            "all completions were cut, and --mask-truncated lets none of these train",
+            "raise --sampling.max-tokens",
+            certain=_enough(seen),
+        )
     _judge_parts(seen, probes, whole=len(set(values)) > 1, found=found)
 
 
@@ -169,8 +172,7 @@ def _judge_alike(
     said = f"at {flag} the likeliest token is always taken ({nats:.2g} nats a token)"
     if alike:
         said = f"all completions of each prompt are the same at {flag}"
-    report = found.error if certain else found.warning
-    report("samples", f"{said}: there is nothing to compare", cure)
+    found.report("samples", f"{said}: there is nothing to compare", cure, certain=certain)
 
 
 def _enough(seen: Sequence[Seen]) -> bool:
@@ -192,8 +194,12 @@ def _constant(
     others = {value for value, _ in probes} - {values[0]}
     limit = f"--sampling.max-tokens {config.sampling.max_tokens}"
     if all_cut:
-        report = found.error if enough else found.warning
-        report("reward", f"{said}, all cut at {limit}: such steps teach nothing", "raise it")
+        found.report(
+            "reward",
+            f"{said}, all cut at {limit}: such steps teach nothing",
+            "raise it",
+            certain=enough,
+        )
     elif probes and not others:
         found.error(
             "reward",
@@ -211,9 +217,12 @@ def _judge_outcomes(seen: Sequence[Seen], found: Findings) -> None:
     if failed < 0.1 * sum(ended.values()):
         return
     said = ", ".join(f"{count} {name}" for name, count in ended.items() if name != "ok")
-    report = found.warning if ended["ok"] else found.error
-    report("reward", f"of {sum(ended.values())} completions {said}",
-           "look at the solutions and at the reward's limits")  # fmt: skip
+    found.report(
+        "reward",
+        f"of {sum(ended.values())} completions {said}",
+        "look at the solutions and at the reward's limits",
+        certain=not ended["ok"],
+    )
 
 
 def _judge_parts(
@@ -246,9 +255,12 @@ def judge_kept(chosen: Sequence[Sequence[str | None]], found: Findings) -> None:
     if kept or not reasons:
         return
     certain = {*reasons} <= {"truncated", "overlong", "unjudged", "empty"}
-    report = found.error if certain else found.warning
-    report("kept", f"not one of {len(reasons)} samples would be kept",
-           advice(counts(chosen)))  # fmt: skip
+    found.report(
+        "kept",
+        f"not one of {len(reasons)} samples would be kept",
+        advice(counts(chosen)),
+        certain=certain,
+    )
 
 
 def _flat(seen: Sequence[Seen], name: str) -> list[Any]:

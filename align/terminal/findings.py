@@ -46,6 +46,10 @@ class Findings:
         """It may be meant; the run goes on."""
         self.found.append(Finding(level="warning", check=check, said=said, cure=cure))
 
+    def report(self, check: str, said: str, cure: str, *, certain: bool) -> None:
+        """An error where it is certain that it cannot be meant, else a warning."""
+        (self.error if certain else self.warning)(check, said, cure)
+
     def note(self, check: str, said: str) -> None:
         """A figure worth seeing."""
         self.found.append(Finding(level="note", check=check, said=said))
